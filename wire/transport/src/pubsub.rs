@@ -2,7 +2,8 @@
 //!
 //! A client belongs to one thread and is driven by [`MessageClient::do_work`] at 10 Hz or more
 //! (agent-invoker mode). Polls deliver whole messages: fragments are put together here and their
-//! lengths are checked. A claim is a closure, so none can outlive its publication.
+//! lengths are checked. There is no claim: a descriptor has 48 bytes, and copying it costs less than
+//! what a claim left behind by a crash would.
 
 /// Why a message was not sent. Nothing of it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +25,12 @@ pub enum SendError {
         /// Longest message that this publication or connection takes, in bytes.
         max: usize,
     },
+    /// The receiver did not read until its backlog was full; it is being cut off.
+    #[error("the receiver has {limit} bytes of unread answers, it is being cut off")]
+    Overflow {
+        /// The backlog's limit in bytes.
+        limit: usize,
+    },
     /// Closed for good on this object; a new one must be made.
     #[error("the way is closed: {0}")]
     Closed(String),
@@ -35,7 +42,7 @@ impl SendError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::NotConnected | Self::BackPressured | Self::AdminAction => true,
-            Self::TooLong { .. } | Self::Closed(_) => false,
+            Self::TooLong { .. } | Self::Overflow { .. } | Self::Closed(_) => false,
         }
     }
 
@@ -47,12 +54,14 @@ impl SendError {
             Self::BackPressured => "back_pressured",
             Self::AdminAction => "admin_action",
             Self::TooLong { .. } => "too_long",
+            Self::Overflow { .. } => "overflow",
             Self::Closed(_) => "closed",
         }
     }
 }
 
 /// Why a client or connection is over. Terminal: drop every handle, then the client, and build anew.
+/// The client crate's reconnect and the driver's rebuild both start here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Dead {
     /// The media driver stopped its heartbeat or its directory is gone.
@@ -64,6 +73,18 @@ pub enum Dead {
     /// The other end closed, or this end was closed.
     #[error("closed: {0}")]
     Closed(String),
+}
+
+impl Dead {
+    /// Bounded label for metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::MediaDriver(_) => "media_driver",
+            Self::ClientTimeout(_) => "client_timeout",
+            Self::Closed(_) => "closed",
+        }
+    }
 }
 
 /// What is known about one delivered message beside its bytes.
