@@ -62,6 +62,10 @@ id! {
     NodeId(u32)
 }
 id! {
+    /// Follows a frame through the stages that work on it. 0 on the wire stands for none (T-8.1-1).
+    TraceId(u64)
+}
+id! {
     /// `CLOCK_MONOTONIC` in nanoseconds. Every time on the wire is one, unless it says otherwise.
     MonoNanos(u64)
 }

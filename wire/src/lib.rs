@@ -12,10 +12,40 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod consumer;
+mod discovery;
+mod driver;
+mod error;
+mod frame;
 mod id;
+mod message;
+mod metadata;
+mod pool;
+mod qos;
 mod route;
+mod sbe;
 
-pub use id::{
-    ClientId, CorrelationId, Epoch, LeaseId, MonoNanos, NodeId, PoolId, Seq, StreamId, WallNanos,
+pub use consumer::{Bool, ConsumerConfig, ConsumerHello, ControlResponse, Mode};
+pub use discovery::{DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus};
+pub use driver::{
+    HugepagesPolicy, LeaseRevokeReason, PublishMode, ResponseCode, Role, ShmAttachRequest,
+    ShmAttachResponse, ShmDetachRequest, ShmDetachResponse, ShmDriverShutdown,
+    ShmDriverShutdownRequest, ShmLeaseKeepalive, ShmLeaseRevoked, ShutdownReason,
 };
+pub use error::{DecodeError, DecodeErrorKind};
+pub use frame::{FrameDescriptor, FrameProgress, FrameProgressState};
+pub use id::{
+    ClientId, CorrelationId, Epoch, LeaseId, MonoNanos, NodeId, PoolId, Seq, StreamId, TraceId,
+    WallNanos,
+};
+pub use message::{Message, SCHEMA_DISCOVERY, SCHEMA_DRIVER, SCHEMA_WIRE};
+pub use metadata::{
+    Attribute, DataSourceAnnounce, DataSourceMeta, MetaBlobAnnounce, MetaBlobChunk,
+    MetaBlobComplete,
+};
+pub use pool::{ClockDomain, PayloadPool, ShmPoolAnnounce};
+pub use qos::{QosConsumer, QosProducer};
 pub use route::{ConnectionId, LogicalStream, Origin};
+pub use sbe::{
+    MAX_GROUP_ENTRIES, MAX_VAR_DATA_LEN, MESSAGE_HEADER_LEN, MessageHeader, SCHEMA_VERSION,
+};
