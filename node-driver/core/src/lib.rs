@@ -1,1 +1,29 @@
-//! Under construction.
+//! Every decision of the Tensorpool driver, without I/O.
+//!
+//! [`Driver::handle`] takes one [`Event`] and appends [`Action`]s; the order of the list is the order
+//! to keep. This crate owns who may attach to what, for how long, in which epoch, what is announced,
+//! what is forwarded between the two ways in, and which files exist. It refuses everything else: it
+//! opens no file, sends no byte, reads no clock and rolls no dice, so that a seed replays any run.
+//!
+//! The rules are those of the protocol (cited by requirement id, groups 1, 8, 9.1 and 10) and of
+//! `docs/extensions.md` (`X-` ids).
+#![forbid(unsafe_code)]
+
+mod action;
+pub mod config;
+mod counters;
+mod driver;
+mod event;
+mod layout;
+mod policy;
+mod status;
+
+pub use action::{Action, EpochCause, EpochKey, Note, PoolFile, RegionSet, RemoveReason, To};
+pub use config::{Config, ConfigSpec};
+pub use counters::{Counters, DropReason};
+pub use driver::Driver;
+pub use event::{Event, ExistingEpoch, OpId, Owner, RegionsError, Restored, ShutdownMode};
+pub use status::{
+    ConsumerQos, ConsumerStatus, EpochStatus, Lifecycle, ProducerStatus, StatusSnapshot,
+    StreamPhase, StreamStatus, Way,
+};

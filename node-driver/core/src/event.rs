@@ -1,0 +1,167 @@
+//! Everything that the driver can be told.
+//!
+//! The wiring polls all inputs to empty, hands each thing over as one event, and only then hands over
+//! [`Event::Tick`]: so a keepalive that waited in a queue always counts before its lease expires.
+
+use tensorpool_wire::{ConnectionId, Epoch, LogicalStream, MonoNanos, Origin, StreamId};
+
+use crate::config::{Access, Policy};
+
+/// Names one effect that can fail, so that its result finds its way back. Never reused by a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// All inputs were polled to empty; time passes. Spurious ticks are harmless.
+    Tick,
+    /// One whole message arrived. On [`LogicalStream::Status`] the body of a status request.
+    Message {
+        /// Who sent it.
+        origin: Origin,
+        /// Which of the protocol's streams it came on.
+        stream: LogicalStream,
+        /// The SBE message.
+        bytes: &'a [u8],
+    },
+    /// A socket connection was accepted.
+    ConnectionOpened {
+        /// The new connection. Never used before.
+        connection: ConnectionId,
+        /// What whoever holds this connection may do: the attachment's identity.
+        access: Access,
+        /// Peer's process id, for status and logs only; 0 across PID namespaces.
+        pid: u32,
+        /// Peer's user id, for logs only.
+        uid: u32,
+    },
+    /// The transport will cut this connection off (garbage, flood, overflow); last words are due.
+    ConnectionClosing {
+        /// The connection that will end.
+        connection: ConnectionId,
+        /// The rule, its limit and what was seen; sent to the peer.
+        text: String,
+    },
+    /// A connection is gone; everything that it had sent was handed over before.
+    ConnectionClosed {
+        /// The connection that is gone.
+        connection: ConnectionId,
+    },
+    /// The Aeron sessions of the driver's own publications, from now on. What comes from one of them
+    /// is never forwarded.
+    OwnSessions(Vec<i32>),
+    /// The number of an epoch is in the journal, for good.
+    EpochPersisted {
+        /// From [`crate::Action::PersistEpoch`].
+        op: OpId,
+    },
+    /// The journal could not be written.
+    EpochPersistFailed {
+        /// From [`crate::Action::PersistEpoch`].
+        op: OpId,
+        /// What went wrong, for the answer and the log.
+        error: String,
+    },
+    /// All files of an epoch exist, are fully allocated and carry their superblocks.
+    RegionsReady {
+        /// From [`crate::Action::CreateRegions`].
+        op: OpId,
+    },
+    /// An epoch's files could not be made. Nothing of them was left behind.
+    RegionsFailed {
+        /// From [`crate::Action::CreateRegions`].
+        op: OpId,
+        /// Why not.
+        error: RegionsError,
+    },
+    /// An epoch's directory is gone.
+    EpochRemoved {
+        /// From [`crate::Action::RemoveEpoch`].
+        op: OpId,
+    },
+    /// An epoch's directory could not be removed; it is tried again later.
+    EpochRemoveFailed {
+        /// From [`crate::Action::RemoveEpoch`].
+        op: OpId,
+        /// What went wrong, for the log.
+        error: String,
+    },
+    /// What a later scan of the base directory found. The scan at start is part of
+    /// [`crate::Restored`].
+    EpochsFound(Vec<ExistingEpoch>),
+    /// A region of this epoch lost its pages: its producer truncated or punched the file.
+    RegionPoisoned {
+        /// Whose region.
+        stream: StreamId,
+        /// The epoch that the region belongs to.
+        epoch: Epoch,
+    },
+    /// The policy changed. All of it, not the difference.
+    PolicyChanged(Box<Policy>),
+    /// The process was asked to end.
+    Shutdown(ShutdownMode),
+}
+
+/// How the process ends (X-2-28).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ShutdownMode {
+    /// Refuse attaches, announce once more, send ShmDriverShutdown after the shutdown timeout, stop.
+    Drain,
+    /// Stop at once and say nothing: a successor takes over and clients find it by themselves.
+    Handover,
+}
+
+/// Why the files of an epoch could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegionsError {
+    /// The mount has too few free pages.
+    #[error("{needed_bytes} bytes needed, {free_bytes} bytes free")]
+    NoSpace {
+        /// Bytes of all files of the epoch.
+        needed_bytes: u64,
+        /// Bytes that the mount had free.
+        free_bytes: u64,
+    },
+    /// Huge pages are required and the base directory does not give them.
+    #[error("no hugepages: {0}")]
+    NoHugepages(String),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// An epoch directory that lies under the base directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExistingEpoch {
+    /// From the directory's name.
+    pub stream: StreamId,
+    /// From the directory's name.
+    pub epoch: Epoch,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Newest activity timestamp in its superblocks, [`MonoNanos`] 0 if none could be read.
+    pub activity: MonoNanos,
+    /// Whether the process in its superblocks still runs.
+    pub owner: Owner,
+}
+
+/// The process that made an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// This process, or an earlier one with its process id.
+    Mine,
+    /// No such process runs.
+    Dead,
+    /// Another process with this id runs.
+    Alive,
+}
+
+/// What is known at start of drivers that ran before on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The highest epoch in the journal.
+    pub last_epoch: Option<Epoch>,
+    /// The epoch directories that were found.
+    pub existing: Vec<ExistingEpoch>,
+}
