@@ -7,25 +7,25 @@
 //! a run replays. Ticks are harmless at any time.
 
 mod action;
+mod attach;
 mod grant;
 mod options;
 mod phase;
+mod random;
 #[cfg(test)]
 mod tests;
 
 use tensorpool_wire::{
-    ClientId, CorrelationId, LeaseId, LeaseRevokeReason, Message, MonoNanos, ResponseCode,
-    ShmAttachRequest, ShmAttachResponse, ShmDetachRequest, ShmLeaseKeepalive, ShmLeaseRevoked,
+    ClientId, CorrelationId, LeaseId, LeaseRevokeReason, Message, MonoNanos, ShmLeaseKeepalive,
+    ShmLeaseRevoked,
 };
 
 pub use action::{AttachFailure, LeaseAction, LeaseEnd, LeaseEvent, Retry};
 pub use grant::{Grant, GrantError};
 pub use options::{LeaseOptions, LeaseRole, LeaseTimings};
 
-use phase::{Attempt, Carried, Held, Phase};
-
-/// The text of the one rejection that asks for another client id (D-B.2-2).
-const CLIENT_ID_TAKEN: &str = "client_id already attached";
+use phase::{Attempt, Carried, Phase};
+use random::Random;
 
 /// One lease's machine. Drive it with [`LeaseMachine::handle`], and again no later than
 /// [`LeaseMachine::next_deadline`].
@@ -321,88 +321,6 @@ impl LeaseMachine {
         }
     }
 
-    fn on_attach_response(
-        &mut self,
-        now: MonoNanos,
-        response: &ShmAttachResponse,
-        out: &mut Vec<LeaseAction>,
-    ) {
-        let attempt = match &self.phase {
-            Phase::Attaching(attempt)
-            | Phase::Backoff {
-                unanswered: Some(attempt),
-                ..
-            } => attempt.clone(),
-            // spec: D-B.1-2: after an accepted answer, others change nothing.
-            Phase::Backoff {
-                unanswered: None, ..
-            }
-            | Phase::Unlinked { .. }
-            | Phase::Mapping(_)
-            | Phase::Attached(_)
-            | Phase::Detaching { .. }
-            | Phase::Done => return,
-        };
-        // spec: D-4.2-1: every client of the control stream sees this; only ours counts.
-        if response.correlation_id != attempt.request.correlation_id {
-            return;
-        }
-        match response.code {
-            ResponseCode::Ok => self.on_granted(now, &attempt, response, out),
-            ResponseCode::Unsupported
-            | ResponseCode::InvalidParams
-            | ResponseCode::Rejected
-            | ResponseCode::InternalError
-            | ResponseCode::Unknown(_) => {
-                // spec: D-B.2-2
-                if response.error_message.contains(CLIENT_ID_TAKEN) && self.chooses_client_id() {
-                    self.client = None;
-                }
-                out.push(LeaseAction::Failed(AttachFailure::Refused {
-                    code: response.code,
-                    text: response.error_message.clone(),
-                }));
-                self.back_off(now, None);
-            }
-        }
-    }
-
-    fn on_granted(
-        &mut self,
-        now: MonoNanos,
-        attempt: &Attempt,
-        response: &ShmAttachResponse,
-        out: &mut Vec<LeaseAction>,
-    ) {
-        match Grant::from_response(&attempt.request, self.options.role, now, response) {
-            Ok(grant) => {
-                let held = Held::new(grant, now, &self.options.timings);
-                out.push(LeaseAction::Map(Box::new(held.grant.clone())));
-                self.phase = Phase::Mapping(held);
-            }
-            // spec: D-4.7a-1: fail closed. A lease that is known is given back, else it would block
-            // this client id until it expires.
-            Err(error) => {
-                if let Some(lease_id) = response.lease_id {
-                    out.push(LeaseAction::Send(
-                        ShmDetachRequest {
-                            correlation_id: CorrelationId(next_correlation(
-                                &mut self.next_correlation,
-                            )),
-                            lease_id,
-                            stream_id: response.stream_id.unwrap_or(attempt.request.stream_id),
-                            client_id: attempt.request.client_id,
-                            role: attempt.request.role,
-                        }
-                        .into(),
-                    ));
-                }
-                out.push(LeaseAction::Failed(AttachFailure::Malformed(error)));
-                self.back_off(now, None);
-            }
-        }
-    }
-
     fn on_revoked(
         &mut self,
         now: MonoNanos,
@@ -539,49 +457,6 @@ impl LeaseMachine {
         }
     }
 
-    /// Sends the attach: the unanswered one again, else a new one.
-    fn attach(&mut self, now: MonoNanos, out: &mut Vec<LeaseAction>) {
-        let again = match core::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Backoff { unanswered, .. } => unanswered.map(|attempt| attempt.request),
-            Phase::Unlinked { .. }
-            | Phase::Attaching(_)
-            | Phase::Mapping(_)
-            | Phase::Attached(_)
-            | Phase::Detaching { .. }
-            | Phase::Done => None,
-        };
-        let request = again.unwrap_or_else(|| self.new_request());
-        out.push(LeaseAction::Send(request.clone().into()));
-        let timings = &self.options.timings;
-        self.phase = Phase::Attaching(Attempt {
-            request,
-            resend_at: now.saturating_add(timings.attach_retry_ns),
-            give_up_at: now.saturating_add(timings.attach_timeout_ns),
-        });
-    }
-
-    fn new_request(&mut self) -> ShmAttachRequest {
-        let random = &mut self.random;
-        // spec: D-4.8-1: one fresh id per lease, 1..2^31-1 (some peers shift it).
-        let client = *self.client.get_or_insert_with(|| {
-            ClientId(
-                u32::try_from(random.next() % 0x7FFF_FFFF)
-                    .unwrap_or(0)
-                    .saturating_add(1),
-            )
-        });
-        ShmAttachRequest {
-            correlation_id: CorrelationId(next_correlation(&mut self.next_correlation)),
-            stream_id: self.options.stream,
-            client_id: client,
-            role: self.options.role.to_wire(),
-            expected_layout_version: self.options.expected_layout_version,
-            publish_mode: Some(self.options.publish_mode),
-            require_hugepages: self.options.hugepages,
-            desired_node_id: self.options.desired_node_id,
-        }
-    }
-
     fn end_lease(&mut self, now: MonoNanos, end: LeaseEnd, out: &mut Vec<LeaseAction>) {
         let in_use = self.usable_lease().is_some();
         self.carried = None;
@@ -639,26 +514,4 @@ const fn next_correlation(next: &mut i64) -> i64 {
     let id = *next;
     *next = if id == i64::MAX { 1 } else { id + 1 };
     id
-}
-
-/// SplitMix64: a full-period generator of 64-bit numbers from a seed.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// `min` doubled `failures` times, at most `max`, of which the second half is random.
-    fn delay_ns(&mut self, min_ns: u64, max_ns: u64, failures: u32) -> u64 {
-        let factor = 1_u64.checked_shl(failures.min(32)).unwrap_or(u64::MAX);
-        let full = min_ns.saturating_mul(factor).min(max_ns);
-        let half = full / 2;
-        half + self.next() % (full - half).max(1)
-    }
 }
