@@ -7,6 +7,7 @@
 //! means.
 #![deny(unsafe_code)]
 
+pub mod aeron;
 pub mod port;
 pub mod pubsub;
 
