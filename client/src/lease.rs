@@ -17,7 +17,7 @@ mod tests;
 
 use tensorpool_wire::{
     ClientId, CorrelationId, LeaseId, LeaseRevokeReason, Message, MonoNanos, ShmLeaseKeepalive,
-    ShmLeaseRevoked,
+    ShmLeaseRevoked, StreamId,
 };
 
 pub use action::{AttachFailure, LeaseAction, LeaseEnd, LeaseEvent, Retry};
@@ -71,6 +71,12 @@ impl LeaseMachine {
     #[must_use]
     pub const fn options(&self) -> &LeaseOptions {
         &self.options
+    }
+
+    /// Names the stream for the next attach, where it was not known when the machine was made. A lease
+    /// that is held, or asked for, keeps its own.
+    pub const fn set_stream(&mut self, stream: StreamId) {
+        self.options.stream = stream;
     }
 
     /// The lease whose memory may be used now: the attached one, or the one of a lost driver until

@@ -6,5 +6,6 @@
 //! paths: both are the driver's (D-2.2-1, D-2.3-1).
 #![forbid(unsafe_code)]
 
+mod find;
 pub mod lease;
 mod watch;

@@ -1,0 +1,166 @@
+use std::fs;
+
+use super::*;
+
+fn touch(path: &Path) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("created");
+    fs::write(path, b"").expect("written");
+}
+
+fn sockets(candidates: &[Candidate]) -> Vec<&Path> {
+    candidates
+        .iter()
+        .map(|candidate| match candidate {
+            Candidate::Socket { path, .. } => path.as_path(),
+            Candidate::Aeron { dir } => dir.as_path(),
+        })
+        .collect()
+}
+
+#[test]
+fn what_was_asked_for_is_taken_even_if_it_is_missing_and_others_are_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    touch(&dir.path().join("run/driver.sock"));
+    let all = Surroundings {
+        socket: Some("/asked/for.sock".into()),
+        volumes: Some("/vol/a:/vol/b".into()),
+        aeron_dir: Some("/dev/shm/aeron".into()),
+        run_dir: dir.path().join("run"),
+        ..Surroundings::default()
+    };
+    let (found, _) = all.candidates(Some(Path::new("/built/in.sock")));
+    assert_eq!(sockets(&found), [Path::new("/built/in.sock")]);
+    let (found, _) = all.candidates(None);
+    assert_eq!(sockets(&found), [Path::new("/asked/for.sock")]);
+    let (found, _) = Surroundings {
+        socket: None,
+        ..all.clone()
+    }
+    .candidates(None);
+    assert_eq!(
+        sockets(&found),
+        [
+            Path::new("/vol/a/driver.sock"),
+            Path::new("/vol/b/driver.sock")
+        ]
+    );
+}
+
+#[test]
+fn the_run_directory_comes_before_its_sub_directories_and_those_before_the_users_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = dir.path().join("run");
+    for below in [
+        "driver.sock",
+        "b/driver.sock",
+        "a/driver.sock",
+        "a/deeper/driver.sock",
+    ] {
+        touch(&run.join(below));
+    }
+    fs::create_dir_all(run.join("empty")).expect("created");
+    touch(&dir.path().join("xdg/tensorpool/driver.sock"));
+    let surroundings = Surroundings {
+        xdg_runtime_dir: Some(dir.path().join("xdg").into()),
+        aeron_dir: Some("/dev/shm/aeron".into()),
+        run_dir: run.clone(),
+        ..Surroundings::default()
+    };
+    let (found, _) = surroundings.candidates(None);
+    assert_eq!(
+        sockets(&found),
+        [
+            run.join("driver.sock"),
+            run.join("a/driver.sock"),
+            run.join("b/driver.sock"),
+            dir.path().join("xdg/tensorpool/driver.sock"),
+        ]
+    );
+}
+
+#[test]
+fn aeron_is_taken_when_no_socket_is_there() {
+    let surroundings = Surroundings {
+        aeron_dir: Some("/dev/shm/aeron".into()),
+        run_dir: "/nowhere".into(),
+        ..Surroundings::default()
+    };
+    let (found, _) = surroundings.candidates(None);
+    assert_eq!(
+        found,
+        [Candidate::Aeron {
+            dir: "/dev/shm/aeron".into()
+        }]
+    );
+}
+
+#[test]
+fn when_nothing_is_there_the_words_name_every_place() {
+    let surroundings = Surroundings {
+        xdg_runtime_dir: Some("/run/user/7".into()),
+        run_dir: "/nowhere".into(),
+        ..Surroundings::default()
+    };
+    let (found, looked) = surroundings.candidates(None);
+    assert_eq!(found, []);
+    assert_eq!(
+        looked.to_string(),
+        "driver.sock in /nowhere and its sub-directories; /run/user/7/tensorpool/driver.sock; \
+         no media driver (TENSORPOOL_AERON_DIR is not set)"
+    );
+}
+
+// spec: X-2-41
+#[test]
+fn announced_paths_appear_under_the_volume_that_holds_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    touch(&dir.path().join("tensorpool-x/default/1/2/header.ring"));
+    let rebase = Rebase {
+        announced: "/host/shm".into(),
+        volume: dir.path().to_owned(),
+    };
+    let announced = Path::new("/host/shm/tensorpool-x/default/1/2/header.ring");
+    assert_eq!(
+        rebase.apply(announced),
+        dir.path().join("tensorpool-x/default/1/2/header.ring")
+    );
+    for kept in [
+        "/host/shm/other",
+        "/elsewhere/header.ring",
+        "/host/shm2/a",
+        "/host/shm/../a",
+    ] {
+        assert_eq!(rebase.apply(Path::new(kept)), Path::new(kept));
+    }
+}
+
+#[test]
+fn the_announced_base_is_the_first_tag_and_absolute() {
+    let base = |tags: &[&str]| {
+        Rebase::announced_base(&tags.iter().map(|&tag| tag.to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(base(&["base=/dev/shm", "x"]), Some("/dev/shm".into()));
+    assert_eq!(base(&["x", "base=/dev/shm"]), None);
+    assert_eq!(base(&["base=dev/shm"]), None);
+    assert_eq!(base(&[]), None);
+}
+
+// spec: W-15.21a-14
+#[test]
+fn more_base_directories_can_be_allowed_but_only_absolute_ones() {
+    let surroundings = Surroundings {
+        allowed_base_dirs: Some("/mnt/a:relative:/mnt/b".into()),
+        ..Surroundings::default()
+    };
+    assert_eq!(
+        surroundings.base_dirs(),
+        [
+            "/dev/shm",
+            "/dev/hugepages",
+            "/run/tensorpool",
+            "/mnt/a",
+            "/mnt/b"
+        ]
+        .map(PathBuf::from)
+    );
+}
