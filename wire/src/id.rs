@@ -87,3 +87,44 @@ impl MonoNanos {
         self.0.saturating_sub(earlier.0)
     }
 }
+
+impl Seq {
+    /// The highest number that a frame may have: its commit words must differ from the null.
+    // spec: W-8.3-1
+    pub const MAX: Self = Self((1 << 63) - 2);
+
+    /// The slot's first word while the frame is being written.
+    // spec: W-8.3-1
+    #[must_use]
+    pub const fn in_progress_word(self) -> u64 {
+        self.0 << 1
+    }
+
+    /// The slot's first word once the frame is committed.
+    // spec: W-8.3-1
+    #[must_use]
+    pub const fn committed_word(self) -> u64 {
+        self.0 << 1 | 1
+    }
+
+    /// The frame that a slot's first word says is committed; `None` while it is in progress, or if
+    /// the number is above [`Self::MAX`].
+    // spec: W-8.3-1
+    #[must_use]
+    pub const fn from_committed_word(word: u64) -> Option<Self> {
+        let seq = word >> 1;
+        if word & 1 == 1 && seq <= Self::MAX.0 {
+            Some(Self(seq))
+        } else {
+            None
+        }
+    }
+
+    /// The slot that the frame is in, with `header_nslots` a power of two.
+    // spec: W-10.2.1-3
+    #[must_use]
+    pub fn index(self, header_nslots: u32) -> u32 {
+        let mask = u64::from(header_nslots.saturating_sub(1));
+        u32::try_from(self.0 & mask).unwrap_or_default()
+    }
+}

@@ -18,12 +18,17 @@ mod driver;
 mod error;
 mod frame;
 mod id;
+mod layout;
 mod message;
 mod metadata;
 mod pool;
 mod qos;
 mod route;
 mod sbe;
+mod slot;
+mod superblock;
+mod tensor;
+mod uri;
 
 pub use consumer::{Bool, ConsumerConfig, ConsumerHello, ControlResponse, Mode};
 pub use discovery::{DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus};
@@ -38,6 +43,10 @@ pub use id::{
     ClientId, CorrelationId, Epoch, LeaseId, MonoNanos, NodeId, PoolId, Seq, StreamId, TraceId,
     WallNanos,
 };
+pub use layout::{
+    LAYOUT_VERSION, MAGIC, MAX_DIMS, SLOT_LEN, STRIDE_UNIT, SUPERBLOCK_LEN, header_ring_len,
+    header_slot_offset, is_stride, payload_slot_offset, pool_len,
+};
 pub use message::{Message, SCHEMA_DISCOVERY, SCHEMA_DRIVER, SCHEMA_WIRE};
 pub use metadata::{
     Attribute, DataSourceAnnounce, DataSourceMeta, MetaBlobAnnounce, MetaBlobChunk,
@@ -49,3 +58,7 @@ pub use route::{ConnectionId, LogicalStream, Origin};
 pub use sbe::{
     MAX_GROUP_ENTRIES, MAX_VAR_DATA_LEN, MESSAGE_HEADER_LEN, MessageHeader, SCHEMA_VERSION,
 };
+pub use slot::{ExpectedSlot, PoolStride, Slot, SlotHeader, SlotReject, TENSOR_HEADER_LEN};
+pub use superblock::{ExpectedKind, ExpectedRegion, RegionType, Superblock, SuperblockReject};
+pub use tensor::{Dtype, MajorOrder, ProgressUnit, Tensor, TensorHeader, TensorReject};
+pub use uri::{ShmUri, UriError};

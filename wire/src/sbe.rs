@@ -480,7 +480,7 @@ pub(crate) use wire_enum;
 macro_rules! body {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident, block $block:literal {
+        $vis:vis struct $name:ident, block $block:literal {
             $( $(#[$fmeta:meta])* @$at:literal $field:ident: $ty:ty, )*
         }
         $(groups { $( $(#[$gmeta:meta])* $group:ident: $entry:ty, )* })?
@@ -488,19 +488,18 @@ macro_rules! body {
         $(data_or_end { $( $(#[$emeta:meta])* $edata:ident: $edty:ty, )* })?
     ) => {
         $(#[$meta])*
-        pub struct $name {
-            $( $(#[$fmeta])* pub $field: $ty, )*
-            $($( $(#[$gmeta])* pub $group: alloc::vec::Vec<$entry>, )*)?
-            $($( $(#[$dmeta])* pub $data: $dty, )*)?
-            $($( $(#[$emeta])* pub $edata: $edty, )*)?
+        $vis struct $name {
+            $( $(#[$fmeta])* $vis $field: $ty, )*
+            $($( $(#[$gmeta])* $vis $group: alloc::vec::Vec<$entry>, )*)?
+            $($( $(#[$dmeta])* $vis $data: $dty, )*)?
+            $($( $(#[$emeta])* $vis $edata: $edty, )*)?
         }
 
         const _: () = {
-            #[allow(unused_mut, unused_assignments, reason = "a block can be empty")]
-            let mut at = 0;
+            let at = 0;
             $(
                 assert!(at == $at, concat!(stringify!($field), " is not at its offset"));
-                at += <$ty as $crate::sbe::Field>::LEN;
+                let at = $at + <$ty as $crate::sbe::Field>::LEN;
             )*
             assert!(at == $block, concat!(stringify!($name), " does not fill its block"));
         };
