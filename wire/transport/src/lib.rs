@@ -10,5 +10,6 @@
 pub mod aeron;
 pub mod port;
 pub mod pubsub;
+pub mod socket;
 
 pub use tensorpool_wire::{ConnectionId, LogicalStream, Origin};

@@ -70,8 +70,8 @@ pub enum Inbound<'a> {
     Refused {
         /// Which listening socket file it came through.
         attachment: u32,
-        /// `SO_PEERCRED` uid.
-        uid: u32,
+        /// `SO_PEERCRED` uid, where it is known.
+        uid: Option<u32>,
         /// Which limit, with its number.
         text: &'a str,
     },
