@@ -17,5 +17,11 @@ pub mod cnc;
 mod ffi;
 #[cfg(feature = "media-driver")]
 pub mod media_driver;
+mod outbox;
+pub mod port;
+pub mod reconnect;
+mod responses;
 #[cfg(feature = "rusteron")]
 pub mod rusteron;
+
+pub use outbox::{OutboxCounts, OutboxLimits};
