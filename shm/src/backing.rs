@@ -1,0 +1,359 @@
+//! Making an epoch: all of its files, fully allocated, or nothing.
+//!
+//! Every byte is allocated before the superblock says that the region is there, so no client can be
+//! killed by a page that cannot be had. On any error what was made is removed again.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fchmod, fsync, mkdirat, openat};
+use rustix::io::Errno;
+use tensorpool_wire::{Epoch, MonoNanos, ShmUri, StreamId, UriError};
+
+use crate::contain::ValidatedUri;
+use crate::error::{ContainError, MapError};
+use crate::layout::{SUPERBLOCK_BYTES, StreamLayout};
+use crate::mapping::{ReadMapping, RegionSource};
+use crate::region::{Access, MapOptions, Region, RegionError};
+use crate::store::{EpochStore, StoreError, ensure_directory};
+use crate::superblock::{self, Creator};
+
+/// An epoch as its creator holds it. Dropping it unmaps; [`EpochStore::remove`] removes the files.
+#[derive(Debug)]
+pub struct CreatedEpoch {
+    layout: StreamLayout,
+    creator: Creator,
+    directory: PathBuf,
+    bytes: u64,
+    /// In the layout's order, as all that follow.
+    files: Vec<ValidatedUri>,
+    /// At least the first page of each region.
+    superblocks: Vec<Region>,
+}
+
+/// Why an epoch could not be created. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Epochs are never reused (ambiguities B-20).
+    #[error("epoch directory {} exists already; epochs are never reused", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory could not be prepared.
+    #[error(transparent)]
+    Directory(#[from] StoreError),
+    /// The filesystem or the hugepage pool is exhausted.
+    #[error(
+        "stream {stream_id} epoch {epoch} needs {needed} bytes ({} pages of {page_bytes} bytes), \
+         but {free} are free and {held_by_old_epochs} are held by older epochs in {}; enlarge the \
+         mount or the hugepage pool, make the stream smaller, or keep fewer epochs",
+        needed / page_bytes,
+        path.display()
+    )]
+    NoSpace {
+        /// The stream.
+        stream_id: StreamId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Bytes that its files need, in whole pages.
+        needed: u64,
+        /// Bytes that were free after the attempt was undone.
+        free: u64,
+        /// Bytes in epochs that a newer one has replaced, this stream's included.
+        held_by_old_epochs: u64,
+        /// Bytes of one page of the filesystem.
+        page_bytes: u64,
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// A file could not be made.
+    #[error("region file {} could not be created", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be mapped.
+    #[error("region file {} could not be mapped by its creator", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `mlock` failed, which is fatal where it was asked for (D-17-5).
+    #[error(
+        "region file {} could not be locked in memory; raise RLIMIT_MEMLOCK or set mlock_shm = false",
+        path.display()
+    )]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+// === impl CreateError ===
+
+impl CreateError {
+    /// The reason as a label, one of six.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Exists { .. } => "exists",
+            Self::Directory(_) => "directory",
+            Self::NoSpace { .. } => "no_space",
+            Self::File { .. } => "file",
+            Self::Map { .. } => "map",
+            Self::Lock { .. } => "lock",
+        }
+    }
+}
+
+// === impl EpochStore ===
+
+impl EpochStore {
+    /// Creates all files of an epoch: allocated, with their modes, superblocks written, magic last.
+    ///
+    /// # Errors
+    /// [`CreateError`]; nothing of the epoch is left behind.
+    // spec: W-15.14-1 D-3-1 W-15.21a-1 D-15-1
+    pub fn create(
+        &self,
+        layout: StreamLayout,
+        creator: Creator,
+    ) -> Result<CreatedEpoch, CreateError> {
+        let stream_name = layout.stream_id().to_string();
+        let epoch_name = layout.epoch().to_string();
+        let stream_path = self.path().join(&stream_name);
+        let path = stream_path.join(&epoch_name);
+        let mode = self.options().permissions.directory_mode();
+        let (stream, _) = ensure_directory(self.directory(), &stream_name, mode)
+            .map_err(|e| e.at(stream_path))?;
+        let made = match mkdirat(&stream, epoch_name.as_str(), Mode::RWXU) {
+            Ok(()) => self.fill(stream.as_fd(), &epoch_name, &path, &layout, creator),
+            Err(Errno::EXIST) => return Err(CreateError::Exists { path }),
+            Err(e) => Err(Failure::File(path.clone(), e.into())),
+        };
+        match made {
+            Ok((files, superblocks)) => Ok(CreatedEpoch {
+                bytes: layout.total_bytes(self.page_bytes()),
+                layout,
+                creator,
+                directory: path,
+                files,
+                superblocks,
+            }),
+            Err(failure) => Err(self.undo(&layout, failure)),
+        }
+    }
+
+    /// Everything below a fresh epoch directory.
+    fn fill(
+        &self,
+        stream: BorrowedFd<'_>,
+        epoch_name: &str,
+        path: &Path,
+        layout: &StreamLayout,
+        creator: Creator,
+    ) -> Result<(Vec<ValidatedUri>, Vec<Region>), Failure> {
+        let options = self.options();
+        let failed = |e: Errno| Failure::File(path.to_path_buf(), e.into());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(stream, epoch_name, flags, Mode::empty()).map_err(failed)?;
+        let directory_mode = Mode::from_raw_mode(options.permissions.directory_mode());
+        fchmod(&directory, directory_mode).map_err(failed)?;
+        // All files get their space before the first superblock claims to be one.
+        let mut files = Vec::new();
+        for kind in layout.regions() {
+            let path = path.join(kind.file_name());
+            let bytes = crate::round_up(layout.region_bytes(kind), self.file_unit());
+            let mode = options.permissions.file_mode();
+            let file = allocate(directory.as_fd(), &kind.file_name(), mode, bytes);
+            files.push((
+                kind,
+                file.map_err(|e| Failure::File(path.clone(), e.into()))?,
+                path,
+            ));
+        }
+        let (mut uris, mut regions) = (Vec::new(), Vec::new());
+        for (kind, file, path) in files {
+            let region = self.map_new(file.as_fd(), layout.region_bytes(kind), &path)?;
+            superblock::publish(&region, layout, kind, creator);
+            fsync(&file).map_err(|e| Failure::File(path.clone(), e.into()))?;
+            let uri =
+                ValidatedUri::of_created(path.clone(), file.as_fd(), options.require_hugepages);
+            uris.push(uri.map_err(|e| Failure::File(path, e))?);
+            regions.push(region);
+        }
+        fsync(&directory).map_err(failed)?;
+        fsync(stream).map_err(failed)?;
+        Ok((uris, regions))
+    }
+
+    /// What file lengths are rounded up to: whole pages on hugetlbfs, which has no other lengths.
+    fn file_unit(&self) -> u64 {
+        if self.uses_hugepages() {
+            self.page_bytes()
+        } else {
+            1
+        }
+    }
+
+    /// Maps a new region as its creator keeps it: the page of the superblock, or everything where it
+    /// is to stay locked.
+    fn map_new(&self, file: BorrowedFd<'_>, bytes: u64, path: &Path) -> Result<Region, Failure> {
+        let options = self.options();
+        let map = |bytes: u64, prefault: bool, lock: bool| {
+            let how = MapOptions {
+                prefault,
+                lock,
+                dont_fork: true,
+            };
+            Region::map(file, bytes, self.page_bytes(), Access::ReadWrite, how)
+                .map_err(|error| Failure::Map(path.to_path_buf(), error))
+        };
+        if options.prefault {
+            // Mapped once as a whole, which clears every page, and unmapped again.
+            drop(map(bytes, true, false)?);
+        }
+        // spec: D-17-5
+        if options.lock {
+            map(bytes, true, true)
+        } else {
+            map(SUPERBLOCK_BYTES, true, false)
+        }
+    }
+
+    /// Removes what was made, then says why, with the space that is free now.
+    fn undo(&self, layout: &StreamLayout, failure: Failure) -> CreateError {
+        // What cannot be removed is found by the next pass over the store.
+        let _ = self.remove(layout.stream_id(), layout.epoch());
+        match failure {
+            Failure::File(_, e) if is_out_of_space(&e) => CreateError::NoSpace {
+                stream_id: layout.stream_id(),
+                epoch: layout.epoch(),
+                needed: layout.total_bytes(self.page_bytes()),
+                free: self.backing().map_or(0, |backing| backing.free_bytes),
+                held_by_old_epochs: self.held_by_old_epochs(layout.stream_id()),
+                page_bytes: self.page_bytes(),
+                path: self.path().to_path_buf(),
+            },
+            Failure::File(path, source) => CreateError::File { path, source },
+            Failure::Map(path, RegionError::Lock(source)) => CreateError::Lock { path, source },
+            Failure::Map(path, RegionError::Map(source) | RegionError::DontFork(source)) => {
+                CreateError::Map { path, source }
+            }
+            Failure::Map(path, RegionError::TooLarge) => CreateError::Map {
+                path,
+                source: io::ErrorKind::FileTooLarge.into(),
+            },
+        }
+    }
+}
+
+/// What went wrong below the epoch directory.
+enum Failure {
+    File(PathBuf, io::Error),
+    Map(PathBuf, RegionError),
+}
+
+// === impl CreatedEpoch ===
+
+impl CreatedEpoch {
+    /// The shape.
+    #[must_use]
+    pub const fn layout(&self) -> &StreamLayout {
+        &self.layout
+    }
+
+    /// Who created it, as its superblocks say.
+    #[must_use]
+    pub const fn creator(&self) -> Creator {
+        self.creator
+    }
+
+    /// The epoch directory, canonical.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Bytes that the files take from the filesystem, in whole pages.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The region URIs to announce, the header ring first, then the pools in the layout's order.
+    ///
+    /// # Errors
+    /// The path holds a character that a URI cannot; an [`EpochStore`] never makes one.
+    // spec: W-15.21a-6 W-15.21a-7 W-15.22-1 D-4.2-18
+    pub fn uris(&self) -> Result<Vec<ShmUri>, UriError> {
+        let uri = |file: &ValidatedUri| {
+            ShmUri::new(&file.path().to_string_lossy(), file.require_hugepages())
+        };
+        self.files.iter().map(uri).collect()
+    }
+
+    /// Says in every superblock that the stream is alive at `now`.
+    // spec: W-7.1-4 D-3-2
+    pub fn refresh_activity(&self, now: MonoNanos) {
+        for region in &self.superblocks {
+            superblock::refresh_activity(region, now);
+        }
+    }
+
+    /// Whether a producer has truncated one of the files under the creator.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.superblocks.iter().any(Region::is_poisoned)
+    }
+
+    /// Opens every region, the header ring first, then the pools: to hand to a client.
+    ///
+    /// # Errors
+    /// [`ContainError`] if a file is no longer there, or another has taken its name.
+    // spec: D-9-1
+    pub fn open(&self, access: Access) -> Result<Vec<OwnedFd>, ContainError> {
+        self.files.iter().map(|file| file.open(access)).collect()
+    }
+
+    /// Maps the epoch for reading: the relay's end.
+    ///
+    /// # Errors
+    /// [`MapError`], if a file changed since it was created.
+    pub fn map_reader(&self, options: MapOptions) -> Result<ReadMapping, MapError> {
+        let sources = self.files.iter().cloned().map(RegionSource::Path).collect();
+        ReadMapping::map(self.layout.clone(), sources, options)
+    }
+}
+
+/// Makes one region file with all of its bytes allocated.
+fn allocate(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    mode: u32,
+    bytes: u64,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    fchmod(&file, Mode::from_raw_mode(mode))?;
+    fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+    Ok(file)
+}
+
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory
+    )
+}

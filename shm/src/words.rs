@@ -1,0 +1,113 @@
+//! The casts from mapped bytes to atomics, and the one copy between mapped and private memory.
+//!
+//! Every function checks its range against the region, so the invariants hold right here: `[mapped]`,
+//! `[in-bounds]`, `[aligned]` and `[shared]` are those of `region`.
+//!
+//! **The payload copy races, and says so.** A reader copies a payload while its producer, another
+//! process, may begin to overwrite it. Rust's memory model has no such operation for plain bytes, and
+//! copying word by word through atomics reaches less than half of memcpy's speed. The copy is
+//! therefore `copy_nonoverlapping` on raw pointers, between the fences of `seqlock`: what it read is
+//! believed only after the slot's word is found unchanged, and bytes that are not believed are only
+//! ever bytes (`u8` has no invalid value). What bounds the race: the compiler cannot see the other
+//! side, no reference to the shared bytes exists, and each byte is read exactly once. Under Miri the
+//! copy goes byte by byte through relaxed atomics, so that everything around it can be checked.
+
+use std::ptr::NonNull;
+
+use crate::region::{Access, Region};
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// Words of the superblock.
+pub(crate) const SUPERBLOCK_WORDS: usize = 8;
+/// Words of a header slot.
+pub(crate) const SLOT_WORDS: usize = 32;
+
+// W-15.1-4: the words are little-endian, so a big-endian machine refuses at compile time.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "the protocol's memory is little-endian"
+);
+const _: () = assert!(size_of::<[AtomicU64; SLOT_WORDS]>() == 256);
+const _: () = assert!(size_of::<[AtomicU64; SUPERBLOCK_WORDS]>() == 64);
+
+/// The superblock of a region.
+pub(crate) fn superblock(region: &Region) -> &[AtomicU64; SUPERBLOCK_WORDS] {
+    words(region, 0)
+}
+
+/// Header slot `index` of a header ring.
+// spec: W-8.1-1 W-8.2-1
+pub(crate) fn slot(ring: &Region, index: usize) -> &[AtomicU64; SLOT_WORDS] {
+    words(ring, 64 + index * 256)
+}
+
+/// `N` words at `offset`, which is a multiple of 64.
+fn words<const N: usize>(region: &Region, offset: usize) -> &[AtomicU64; N] {
+    assert!(
+        offset % 64 == 0 && offset <= region.len() && N * 8 <= region.len() - offset,
+        "words lie in their region: indices are masked by the layout that sized it"
+    );
+    // SAFETY: [in-bounds] checked above.
+    let at = unsafe { region.base().add(offset) };
+    // SAFETY: [mapped] the borrow of `region` keeps the mapping; [in-bounds] checked above; [aligned]
+    // base is page-aligned and offset a multiple of 64; [shared] atomics allow other writers, and a
+    // read-only mapping only ever sees relaxed 8-byte loads.
+    unsafe { at.cast::<[AtomicU64; N]>().as_ref() }
+}
+
+/// The half of a slot's `seq_commit` that changes with every frame, for the kernel's futex only.
+pub(crate) fn low_half(mark: &AtomicU64) -> &AtomicU32 {
+    // SAFETY: [aligned] an 8-aligned word is 4-aligned, and its first four bytes are the low half on
+    // a little-endian machine. Only the kernel reads through it.
+    unsafe { NonNull::from(mark).cast::<AtomicU32>().as_ref() }
+}
+
+/// The first of `len` bytes at `offset`.
+pub(crate) fn bytes(region: &Region, offset: usize, len: usize) -> NonNull<u8> {
+    assert!(
+        offset <= region.len() && len <= region.len() - offset,
+        "bytes lie in their region: the layout that sized it bounds them"
+    );
+    // SAFETY: [in-bounds] checked above.
+    unsafe { region.base().add(offset) }
+}
+
+/// Copies bytes of a region out; `dst.len()` of them, from `offset`.
+pub(crate) fn copy_out(region: &Region, offset: usize, dst: &mut [u8]) {
+    let src = bytes(region, offset, dst.len()).as_ptr();
+    copy(src, dst.as_mut_ptr(), dst.len());
+}
+
+/// Copies `src` into a region, to `offset`.
+pub(crate) fn copy_in(region: &Region, offset: usize, src: &[u8]) {
+    assert!(
+        region.access() == Access::ReadWrite,
+        "only a producer's mapping is written"
+    );
+    let dst = bytes(region, offset, src.len()).as_ptr();
+    copy(src.as_ptr(), dst, src.len());
+}
+
+/// `len` bytes from `src` to `dst`, one of which is shared memory and the other a private slice.
+#[cfg(not(miri))]
+fn copy(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: [mapped] [in-bounds] the callers took both ends from a live slice and a checked range,
+    // which never overlap; the race is the one that the module head describes.
+    unsafe { std::ptr::copy_nonoverlapping(src, dst, len) }
+}
+
+#[cfg(miri)]
+fn copy(src: *const u8, dst: *mut u8, len: usize) {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    for i in 0..len {
+        // SAFETY: [in-bounds] as above.
+        let from = unsafe { src.add(i) };
+        // SAFETY: [mapped] as above; a byte is an AtomicU8.
+        let from = unsafe { &*from.cast::<AtomicU8>() };
+        // SAFETY: [in-bounds] as above.
+        let to = unsafe { dst.add(i) };
+        // SAFETY: [mapped] as above.
+        let to = unsafe { &*to.cast::<AtomicU8>() };
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
