@@ -8,6 +8,8 @@
 #![deny(unsafe_code)]
 
 pub mod aeron;
+#[cfg(feature = "bus")]
+pub mod bus;
 pub mod port;
 pub mod pubsub;
 pub mod socket;
