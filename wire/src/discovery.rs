@@ -52,6 +52,7 @@ message! {
 body! {
     /// One stream that was found. A snapshot, never an authority.
     #[derive(Clone, Debug, PartialEq, Eq)]
+    #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
     pub struct DiscoveryResult, block 39 {
         /// The stream.
         @0 stream_id: StreamId,

@@ -9,9 +9,10 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "arbitrary"))]
 extern crate std;
 
+mod blob;
 mod consumer;
 mod discovery;
 mod driver;
@@ -30,6 +31,7 @@ mod superblock;
 mod tensor;
 mod uri;
 
+pub use blob::{BLOB_CHUNK_LEN, BlobAssembly, BlobReject, blob_chunks, crc32c};
 pub use consumer::{Bool, ConsumerConfig, ConsumerHello, ControlResponse, Mode};
 pub use discovery::{DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus};
 pub use driver::{

@@ -111,6 +111,7 @@ macro_rules! messages {
     ($($schema:ident { $($name:ident,)* })*) => {
         /// Any message of schemas 900, 901 and 910.
         #[derive(Clone, Debug, PartialEq, Eq)]
+        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub enum Message {
             $($(
                 #[doc = concat!("See [`", stringify!($name), "`](crate::", stringify!($name), ").")]

@@ -29,6 +29,7 @@ message! {
 body! {
     /// One named value of a data source.
     #[derive(Clone, Debug, PartialEq, Eq)]
+    #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
     pub struct Attribute, block 0 {}
     data {
         /// Its name.

@@ -19,6 +19,7 @@ wire_enum! {
 body! {
     /// One payload pool of a stream.
     #[derive(Clone, Debug, PartialEq, Eq)]
+    #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
     pub struct PayloadPool, block 10 {
         /// The pool's number, 1 or more.
         @0 pool_id: PoolId,

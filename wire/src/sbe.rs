@@ -422,6 +422,7 @@ macro_rules! wire_enum {
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
         pub enum $name {
             $( $(#[$vmeta])* $variant, )*
             /// Any other number, kept as it stands on the wire.
@@ -572,6 +573,7 @@ macro_rules! message {
         $crate::sbe::body! {
             $(#[$meta])*
             #[derive(Clone, Debug, PartialEq, Eq)]
+            #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
             pub struct $name, $($rest)*
         }
 

@@ -49,6 +49,7 @@ const _: () = assert!(MESSAGE_HEADER_LEN + TensorBlock::BLOCK_LEN as usize == 19
 
 /// A committed slot as it stands in memory. Only [`SlotHeader::validate`] says whether it is a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct SlotHeader {
     /// The frame.
     pub seq: Seq,

@@ -52,6 +52,7 @@ body! {
 
 /// What a region says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct Superblock {
     /// Version of the memory layout, 1.
     pub layout_version: u32,

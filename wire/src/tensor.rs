@@ -104,6 +104,7 @@ body! {
 /// The embedded TensorHeader as it stands in a slot. Nothing in it has been checked;
 /// [`TensorHeader::validate`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct TensorHeader {
     /// Element type.
     pub dtype: Dtype,
