@@ -79,14 +79,21 @@ fn waves(width: u32, height: u32) -> RgbImage {
 /// Hills behind hills under an evening sky.
 fn hills(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
-        let (across, down) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
+        let (across, down) = (
+            f64::from(x) / f64::from(width),
+            f64::from(y) / f64::from(height),
+        );
         for (layer, tone) in [(3.0, 20_u8), (2.0, 60), (1.0, 100)] {
             let ridge = 0.35 + layer * 0.15 + 0.07 * (across * (9.0 - layer) + layer).sin();
             if down > ridge {
                 return Rgb([tone / 2, tone, tone / 2 + 10]);
             }
         }
-        Rgb([level(0.9 - down / 4.0), level(0.7 - down / 2.0), level(0.4 + down / 2.0)])
+        Rgb([
+            level(0.9 - down / 4.0),
+            level(0.7 - down / 2.0),
+            level(0.4 + down / 2.0),
+        ])
     })
 }
 

@@ -1,0 +1,8 @@
+//! The series of round trips: ours, and the references that they are held against.
+
+pub(crate) mod aeron;
+pub(crate) mod cache_line;
+pub(crate) mod iceoryx;
+
+/// First eight bytes of a message that sends the peer to rest.
+const REST: u64 = u64::MAX;
