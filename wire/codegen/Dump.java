@@ -1,5 +1,4 @@
 import java.io.InputStream;
-import java.nio.charset.StandardCharsets;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.HashMap;
@@ -77,7 +76,7 @@ final class Dump extends AbstractTokenListener
         final Ir ir = schemas.get(header.getSchemaId(buffer, offset));
         final int template = header.getTemplateId(buffer, offset);
         final int blockLength = header.getBlockLength(buffer, offset);
-        out.append("header = ").append(header.getSchemaId(buffer, offset)).append('/').append(template)
+        line("header").append(header.getSchemaId(buffer, offset)).append('/').append(template)
             .append('/').append(header.getSchemaVersion(buffer, offset)).append('/').append(blockLength)
             .append('\n');
         return body(ir, template, blockLength, buffer, offset + header.encodedLength());
@@ -168,8 +167,19 @@ final class Dump extends AbstractTokenListener
         }
         else
         {
-            line(field.name()).append('"').append(new String(bytes, StandardCharsets.US_ASCII)).append("\"\n");
+            line(field.name()).append('"').append(text(bytes)).append("\"\n");
         }
+    }
+
+    private static String text(final byte[] bytes)
+    {
+        final StringBuilder text = new StringBuilder();
+        for (final byte b : bytes)
+        {
+            final boolean isPlain = b >= ' ' && b <= '~' && b != '"' && b != '\\';
+            text.append(isPlain ? Character.toString(b) : String.format("\\x%02x", b));
+        }
+        return text.toString();
     }
 
     @Override
