@@ -94,6 +94,7 @@ impl Identity {
     pub(crate) fn uris(&self, key: EpochKey, profile: &Profile) -> Uris {
         let directory = self.epoch_dir(key.stream, key.epoch);
         Uris {
+            nslots: profile.header_nslots,
             header: self.uri(&directory, "header.ring"),
             pools: profile
                 .pools
@@ -110,9 +111,10 @@ impl Identity {
     }
 }
 
-/// The URIs of an epoch.
+/// The layout of an epoch and its URIs, as messages carry them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Uris {
+    pub(crate) nslots: u32,
     pub(crate) header: String,
     pub(crate) pools: Vec<PayloadPool>,
 }

@@ -10,13 +10,34 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod announce;
+mod attach;
+mod change;
+mod collect;
 pub mod config;
+mod connect;
+mod connection;
+mod consumers;
 mod counters;
+mod deadline;
+mod discovery;
 mod driver;
+mod epoch;
 mod event;
+mod grant;
+mod invariants;
+mod join;
+mod keepalive;
 mod layout;
+mod lease;
+mod node_id;
 mod policy;
+mod provision;
+mod refusal;
+mod report;
+mod shutdown;
 mod status;
+mod stream;
 
 pub use action::{Action, EpochCause, EpochKey, Note, PoolFile, RegionSet, RemoveReason, To};
 pub use config::{Config, ConfigSpec};

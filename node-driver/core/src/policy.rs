@@ -84,6 +84,18 @@ impl IdRange {
         self.start <= id && id <= self.end
     }
 
+    /// The smallest id of the range that is not in `used`, which ascends and lies in the range.
+    pub(crate) fn first_free(&self, used: impl Iterator<Item = u32>) -> Option<u32> {
+        let mut free = self.start;
+        for id in used {
+            if id != free {
+                break;
+            }
+            free = free.checked_add(1)?;
+        }
+        self.contains(free).then_some(free)
+    }
+
     const fn overlaps(&self, other: &Self) -> bool {
         self.start <= other.end && other.start <= self.end
     }

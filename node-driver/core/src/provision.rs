@@ -1,0 +1,376 @@
+//! How an epoch is made: number into the journal, files onto the mount, and only then the answers and
+//! the announce.
+//!
+//! The number is persisted and the files are made side by side; both must be done before anybody
+//! hears of the epoch. A result that comes when its epoch was given up is undone.
+
+use std::collections::BTreeMap;
+
+use tensorpool_wire::StreamId;
+
+use crate::action::{Action, EpochCause, EpochKey, Note, RemoveReason};
+use crate::counters::bump;
+use crate::deadline::Due;
+use crate::driver::Driver;
+use crate::epoch::RecordState;
+use crate::event::{OpId, RegionsError};
+use crate::lease::{Asker, LeaseRole};
+use crate::refusal::Refusal;
+use crate::stream::{Current, Making, Phase, Step};
+
+/// Effects that were asked for and not answered yet.
+#[derive(Debug, Default)]
+pub(crate) struct Ops {
+    last: u64,
+    open: BTreeMap<OpId, EpochKey>,
+}
+
+impl Ops {
+    pub(crate) fn begin(&mut self, key: EpochKey) -> OpId {
+        self.last += 1;
+        let op = OpId(self.last);
+        self.open.insert(op, key);
+        op
+    }
+
+    /// Takes an effect's result, once.
+    pub(crate) fn end(&mut self, op: OpId) -> Option<EpochKey> {
+        self.open.remove(&op)
+    }
+
+    pub(crate) fn is_open(&self, op: OpId) -> bool {
+        self.open.contains_key(&op)
+    }
+}
+
+impl Driver {
+    /// Begins a new epoch of a stream whose phase was taken out (`Absent` stands in for it).
+    ///
+    /// `previous` is the announced epoch if it holds until the new one is there.
+    // spec: D-3-1, D-6-1, W-15.14-1
+    pub(crate) fn raise(
+        &mut self,
+        id: StreamId,
+        cause: EpochCause,
+        waiting: Vec<Asker>,
+        previous: Option<Current>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let due = self.now.saturating_add(self.config.timing.op_timeout_ns);
+        let Some(epoch) = self.epochs.allocate(self.now, id) else {
+            let key = EpochKey {
+                stream: id,
+                epoch: self.epochs.last(),
+            };
+            let text =
+                "the epoch numbers are used up: remove the epoch directory with the highest number";
+            self.fail(key, cause, waiting, previous, text, out);
+            return;
+        };
+        let key = EpochKey { stream: id, epoch };
+        let regions = self.config.identity.region_set(key, &stream.profile);
+        self.epochs.begin(key, regions.bytes, self.now);
+        let persist = self.ops.begin(key);
+        let create = self.ops.begin(key);
+        stream.phase = Phase::Making {
+            making: Making {
+                key,
+                cause,
+                persist: Step::Asked(persist),
+                create: Step::Asked(create),
+                reclaimed: false,
+                due,
+                waiting,
+            },
+            previous,
+        };
+        self.deadlines.set(due, Due::Making(id));
+        out.push(Action::PersistEpoch { op: persist, key });
+        out.push(Action::CreateRegions {
+            op: create,
+            regions,
+        });
+    }
+
+    pub(crate) fn on_persisted(
+        &mut self,
+        op: OpId,
+        result: Result<(), String>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(key) = self.ops.end(op) else { return };
+        // A number that reached the journal for an epoch that was given up is merely never used.
+        let making = self.making_of(key);
+        let Some(making) = making.filter(|making| making.persist == Step::Asked(op)) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                making.persist = Step::Done;
+                self.announce_if_made(key, out);
+            }
+            Err(error) => {
+                let text = format!("the epoch journal could not be written: {error}");
+                self.give_up(key, &text, out);
+            }
+        }
+    }
+
+    pub(crate) fn on_created(
+        &mut self,
+        op: OpId,
+        result: Result<(), RegionsError>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(key) = self.ops.end(op) else { return };
+        if result.is_ok()
+            && let Some(record) = self.epochs.get_mut(key)
+        {
+            record.state = RecordState::Live;
+            record.activity = self.now;
+        }
+        let making = self.making_of(key);
+        let making = making.filter(|making| making.create == Step::Asked(op));
+        match (making, result) {
+            (Some(making), Ok(())) => {
+                making.create = Step::Done;
+                self.announce_if_made(key, out);
+            }
+            (Some(making), Err(error)) => {
+                let first = !std::mem::replace(&mut making.reclaimed, true);
+                let no_space = matches!(error, RegionsError::NoSpace { .. });
+                if !(first && no_space && self.reclaim(key, &error, out)) {
+                    let text = self.creation_text(key, &error);
+                    self.epochs.forget(key);
+                    self.give_up(key, &text, out);
+                }
+            }
+            (None, Ok(())) => self.remove(key, RemoveReason::Abandoned, out),
+            (None, Err(_)) => self.epochs.forget(key),
+        }
+    }
+
+    /// One pass for lack of space: everything goes but the newest epoch of each stream, then the files
+    /// are tried once more. `false` if there was nothing to remove.
+    // spec: GC-2
+    fn reclaim(&mut self, key: EpochKey, error: &RegionsError, out: &mut Vec<Action>) -> bool {
+        let victims = self.spare_epochs();
+        if victims.is_empty() {
+            return false;
+        }
+        let bytes = victims.iter().fold(0u64, |sum, victim| {
+            let bytes = self.epochs.get(*victim).map_or(0, |record| record.bytes);
+            sum.saturating_add(bytes)
+        });
+        for victim in &victims {
+            self.remove(*victim, RemoveReason::NoSpace, out);
+        }
+        self.counters.space_reclaims += 1;
+        out.push(Action::Note(Note::SpaceReclaimed {
+            key,
+            removed: u32::try_from(victims.len()).unwrap_or(u32::MAX),
+            bytes,
+            error: error.clone(),
+        }));
+        let op = self.ops.begin(key);
+        let due = self.now.saturating_add(self.config.timing.op_timeout_ns);
+        self.deadlines.set(due, Due::Making(key.stream));
+        if let Some(making) = self.making_of(key) {
+            making.create = Step::Asked(op);
+            making.due = due;
+        }
+        let Some(stream) = self.streams.get(&key.stream) else {
+            return true;
+        };
+        let regions = self.config.identity.region_set(key, &stream.profile);
+        out.push(Action::CreateRegions { op, regions });
+        true
+    }
+
+    /// What failed, with what is held by epochs that are not current: the number that tells an
+    /// operator whether more memory or more patience is needed.
+    fn creation_text(&self, key: EpochKey, error: &RegionsError) -> String {
+        match error {
+            RegionsError::NoSpace { .. } => {
+                let held = self.held_bytes(key);
+                format!("{error}, {held} bytes held by old epochs")
+            }
+            RegionsError::NoHugepages(_) | RegionsError::Other(_) => error.to_string(),
+        }
+    }
+
+    pub(crate) fn on_making_due(&mut self, id: StreamId, out: &mut Vec<Action>) {
+        let making = self.streams.get(&id).and_then(|stream| stream.making());
+        let Some(making) = making.filter(|making| making.due <= self.now) else {
+            return;
+        };
+        let seconds = self.config.timing.op_timeout_ns / crate::config::SECOND_NS;
+        let text = format!("no result within {seconds} s");
+        self.give_up(making.key, &text, out);
+    }
+
+    pub(crate) fn on_retry_due(&mut self, id: StreamId, out: &mut Vec<Action>) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if matches!(stream.phase, Phase::Failed { retry_at } if retry_at <= self.now) {
+            stream.phase = Phase::Absent;
+            self.raise(id, EpochCause::Retry, Vec::new(), None, out);
+        }
+    }
+
+    /// An epoch cannot be made: its files go, whoever waits is told.
+    pub(crate) fn give_up(&mut self, key: EpochKey, text: &str, out: &mut Vec<Action>) {
+        let Some(stream) = self.streams.get_mut(&key.stream) else {
+            return;
+        };
+        let Phase::Making { making, previous } =
+            std::mem::replace(&mut stream.phase, Phase::Absent)
+        else {
+            return;
+        };
+        if making.create == Step::Done {
+            self.remove(key, RemoveReason::Abandoned, out);
+        }
+        self.fail(key, making.cause, making.waiting, previous, text, out);
+    }
+
+    /// Where a stream goes on when its new epoch failed: with the announced one if that still holds,
+    /// with another attempt if somebody depends on it, else with nothing.
+    fn fail(
+        &mut self,
+        key: EpochKey,
+        cause: EpochCause,
+        waiting: Vec<Asker>,
+        previous: Option<Current>,
+        text: &str,
+        out: &mut Vec<Action>,
+    ) {
+        let retry_at = self
+            .now
+            .saturating_add(self.config.timing.announce_period_ns);
+        let Some(stream) = self.streams.get_mut(&key.stream) else {
+            return;
+        };
+        stream.last_error = Some(text.to_owned());
+        let wanted = match cause {
+            EpochCause::FirstConsumer | EpochCause::ProducerAttached => {
+                !stream.consumers.is_empty()
+            }
+            EpochCause::ProducerEnded
+            | EpochCause::LayoutChanged
+            | EpochCause::Poisoned
+            | EpochCause::Retry => true,
+        };
+        let holds = previous.is_some();
+        stream.phase = match previous {
+            Some(current) => Phase::Ready(current),
+            None if wanted => {
+                self.deadlines.set(retry_at, Due::Retry(key.stream));
+                Phase::Failed { retry_at }
+            }
+            None => Phase::Absent,
+        };
+        self.counters.epochs_failed += 1;
+        out.push(Action::Note(Note::EpochFailed {
+            key,
+            text: text.to_owned(),
+        }));
+        for asker in waiting {
+            if holds && asker.role == LeaseRole::Consumer {
+                self.grant(key.stream, asker, out);
+            } else {
+                self.refuse_waiting(&asker, &Refusal::CreateFailed(text.to_owned()), out);
+            }
+        }
+    }
+
+    /// Announces an epoch whose number is persisted and whose files exist.
+    // spec: W-15.14-1, D-6-1, D-8-1
+    fn announce_if_made(&mut self, key: EpochKey, out: &mut Vec<Action>) {
+        let Some(stream) = self.streams.get_mut(&key.stream) else {
+            return;
+        };
+        let made = stream
+            .making()
+            .is_some_and(|making| making.persist == Step::Done && making.create == Step::Done);
+        if !made {
+            return;
+        }
+        let current = Current {
+            epoch: key.epoch,
+            uris: self.config.identity.uris(key, &stream.profile),
+            announced_at: self.now,
+        };
+        let Phase::Making { making, .. } =
+            std::mem::replace(&mut stream.phase, Phase::Ready(current))
+        else {
+            return;
+        };
+        stream.last_error = None;
+        if let Some(record) = self.epochs.get_mut(key) {
+            record.announced_at = Some(self.now);
+        }
+        bump(&mut self.counters.epochs, making.cause.label());
+        for asker in making.waiting {
+            self.grant(key.stream, asker, out);
+        }
+        self.announce_new(key.stream, out);
+        out.push(Action::Note(Note::EpochAnnounced {
+            key,
+            cause: making.cause,
+        }));
+        self.collect(key.stream, out);
+    }
+
+    /// A region of an epoch lost its pages.
+    // spec: X-1-30
+    pub(crate) fn on_poisoned(
+        &mut self,
+        id: StreamId,
+        epoch: tensorpool_wire::Epoch,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream
+            .current()
+            .is_none_or(|current| current.epoch != epoch)
+        {
+            return;
+        }
+        out.push(Action::Note(Note::Poisoned {
+            key: EpochKey { stream: id, epoch },
+        }));
+        if let Some(producer) = stream.producer {
+            self.end_lease(
+                producer,
+                crate::grant::End::revoked("region lost its pages"),
+                out,
+            );
+            return;
+        }
+        match std::mem::replace(&mut stream.phase, Phase::Absent) {
+            Phase::Making { making, .. } => {
+                stream.phase = Phase::Making {
+                    making,
+                    previous: None,
+                };
+            }
+            Phase::Ready(_) | Phase::Absent | Phase::Failed { .. } => {
+                self.raise(id, EpochCause::Poisoned, Vec::new(), None, out);
+            }
+        }
+    }
+
+    fn making_of(&mut self, key: EpochKey) -> Option<&mut Making> {
+        self.streams
+            .get_mut(&key.stream)?
+            .making_mut()
+            .filter(|making| making.key == key)
+    }
+}
