@@ -46,15 +46,18 @@ pub struct MediaDriverConfig {
     pub threading: Threading,
     /// What they do when there is none.
     pub idle: Idle,
-    /// How often it looks for dead clients and slow subscribers. 100 ms: the delay until a crash or
-    /// close is acted on.
+    /// How often it looks for dead clients and slow subscribers: the delay until a crash or close is
+    /// acted on, and the grain of the untethered timeouts.
     pub timer_interval: Duration,
     /// A client silent for longer is given up. 3 to 5 s: longer than a throttled process stalls.
     pub client_liveness: Duration,
     /// A publisher that died inside a message is cleaned up after this. Just above the liveness.
     pub publication_unblock: Duration,
-    /// A slow subscriber whose publisher's window is nearly full loses its image after this.
+    /// A subscriber that is behind by more than three quarters of its publisher's window for this
+    /// long loses its image.
     pub untethered_window_limit: Duration,
+    /// For this long after that it still holds the publisher back, so that it can notice.
+    pub untethered_linger: Duration,
     /// Such a subscriber may come back after this.
     pub untethered_resting: Duration,
     /// Broadcast buffer for events to clients, in bytes: a power of two plus 128. A client that
@@ -73,14 +76,33 @@ impl MediaDriverConfig {
             dir: dir.into(),
             threading: Threading::default(),
             idle: Idle::default(),
-            timer_interval: Duration::from_millis(100),
+            timer_interval: Duration::from_millis(10),
             client_liveness: Duration::from_secs(4),
             publication_unblock: Duration::from_millis(4500),
-            untethered_window_limit: Duration::from_millis(200),
+            untethered_window_limit: Duration::from_millis(12),
+            untethered_linger: Duration::from_millis(12),
             untethered_resting: Duration::from_millis(200),
             clients_buffer_len: 16 * 1024 * 1024 + 128,
             ipc_term_len: 4 * 1024 * 1024,
         }
+    }
+
+    /// How many messages of `message_len` bytes a publisher with terms of `term_len` bytes may send
+    /// per second so that a subscriber that stops reading costs nobody a message.
+    ///
+    /// The media driver lets a subscriber fall behind by three quarters of the window (half a term)
+    /// before its time runs, moves the publisher's limit in steps of an eighth, and looks once per
+    /// timer interval; so an eighth of the window must outlast both timeouts, each rounded up to the
+    /// next look, and one look more.
+    #[must_use]
+    pub fn lossless_rate(&self, term_len: u32, message_len: u32) -> u64 {
+        let interval = self.timer_interval.as_nanos().max(1);
+        let looks = |timeout: Duration| timeout.as_nanos() / interval + 1;
+        let looks = looks(self.untethered_window_limit) + looks(self.untethered_linger) + 1;
+        // A frame has a header of 32 bytes and is padded to a multiple of 32.
+        let frame = (u128::from(message_len) + 32).next_multiple_of(32);
+        let frames = u128::from(term_len) / 2 / 8 / frame;
+        u64::try_from(frames * 1_000_000_000 / (looks * interval)).unwrap_or(u64::MAX)
     }
 
     /// Checks what must hold between the settings.
@@ -90,6 +112,7 @@ impl MediaDriverConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         for (name, value) in [
             ("untethered_window_limit", self.untethered_window_limit),
+            ("untethered_linger", self.untethered_linger),
             ("untethered_resting", self.untethered_resting),
         ] {
             if value <= self.timer_interval {
@@ -386,7 +409,7 @@ fn apply(config: &MediaDriverConfig, context: &AeronDriverContext) -> Result<(),
     context.set_tether_subscriptions(false)?;
     context.set_timer_interval_ns(nanos(config.timer_interval))?;
     context.set_untethered_window_limit_timeout_ns(nanos(config.untethered_window_limit))?;
-    context.set_untethered_linger_timeout_ns(nanos(config.untethered_window_limit))?;
+    context.set_untethered_linger_timeout_ns(nanos(config.untethered_linger))?;
     context.set_untethered_resting_timeout_ns(nanos(config.untethered_resting))?;
     context.set_client_liveness_timeout_ns(nanos(config.client_liveness))?;
     context.set_publication_unblock_timeout_ns(nanos(config.publication_unblock))?;
@@ -431,10 +454,23 @@ mod tests {
     fn the_settings_that_the_product_stands_for_hold_together() {
         let config = MediaDriverConfig::new("/dev/shm/nowhere");
         assert_eq!(config.check(), Ok(()));
-        assert_eq!(config.timer_interval, Duration::from_millis(100));
-        assert_eq!(config.untethered_window_limit, Duration::from_millis(200));
-        assert_eq!(config.untethered_resting, Duration::from_millis(200));
+        assert!(config.timer_interval <= Duration::from_millis(100));
+        assert!(config.untethered_window_limit <= Duration::from_millis(200));
+        assert!(config.untethered_resting <= Duration::from_millis(200));
+        assert!((3..=5).contains(&config.client_liveness.as_secs()));
         assert_eq!(config.clients_buffer_len, 16 * 1024 * 1024 + 128);
+    }
+
+    #[test]
+    fn descriptors_on_16_mib_terms_are_safe_at_the_promised_rate() {
+        let mut config = MediaDriverConfig::new("/dev/shm/nowhere");
+        let rate = config.lossless_rate(16 * 1024 * 1024, 48);
+        assert!(rate >= 218_000, "{rate}");
+        config.timer_interval = Duration::from_millis(100);
+        config.untethered_window_limit = Duration::from_millis(200);
+        config.untethered_linger = Duration::from_millis(200);
+        let rate = config.lossless_rate(16 * 1024 * 1024, 48);
+        assert_eq!(rate, 15_602, "what coarser settings would leave of it");
     }
 
     #[test]
@@ -444,6 +480,8 @@ mod tests {
         unblock.publication_unblock = unblock.client_liveness;
         let mut window = sound.clone();
         window.untethered_window_limit = window.timer_interval;
+        let mut linger = sound.clone();
+        linger.untethered_linger = linger.timer_interval;
         let mut resting = sound.clone();
         resting.untethered_resting = resting.timer_interval;
         let mut timer = sound.clone();
@@ -455,6 +493,7 @@ mod tests {
         for (config, name) in [
             (unblock, "publication_unblock"),
             (window, "untethered_window_limit"),
+            (linger, "untethered_linger"),
             (resting, "untethered_resting"),
             (timer, "timer_interval"),
             (clients, "clients_buffer_len"),

@@ -24,9 +24,6 @@ pub(crate) fn shm_dir() -> tempfile::TempDir {
 /// The product's settings with times short enough for tests.
 pub(crate) fn fast(dir: &Path) -> MediaDriverConfig {
     let mut config = MediaDriverConfig::new(dir);
-    config.timer_interval = Duration::from_millis(10);
-    config.untethered_window_limit = Duration::from_millis(50);
-    config.untethered_resting = Duration::from_millis(50);
     config.client_liveness = Duration::from_secs(2);
     config.publication_unblock = Duration::from_millis(2500);
     config.clients_buffer_len = 1024 * 1024 + 128;

@@ -43,7 +43,13 @@ impl Publication for RusteronPublication {
                 max: self.max_message_len,
             });
         }
-        match publication(self.inner.as_ref()).offer(message) {
+        let publication = publication(self.inner.as_ref());
+        let outcome = match publication.offer(message) {
+            // The log was rotating, once per term: the next offer goes into the next one.
+            Err(AeronOfferError::AdminAction) => publication.offer(message),
+            outcome => outcome,
+        };
+        match outcome {
             Ok(_) => Ok(()),
             Err(AeronOfferError::NotConnected) => Err(SendError::NotConnected),
             Err(AeronOfferError::BackPressured) => Err(SendError::BackPressured),
