@@ -10,6 +10,8 @@
 pub mod aeron;
 #[cfg(feature = "bus")]
 pub mod bus;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod port;
 pub mod pubsub;
 pub mod socket;
