@@ -28,3 +28,7 @@ pub use listener::ListenError;
 pub use server::SocketServer;
 #[cfg(any(feature = "server", feature = "bus"))]
 pub use service::Stats;
+
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod tests;

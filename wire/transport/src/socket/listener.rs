@@ -86,12 +86,7 @@ impl Listener {
         let directory_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(parent, directory_flags, Mode::empty())
             .map_err(at("open the directory"))?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-                .map_err(at("create a socket"))?;
-        // The file that bind makes takes the socket's mode, narrowed by the umask.
-        rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode)).map_err(at("set the mode"))?;
+        let socket = socket_with_mode(mode).map_err(at("create a socket"))?;
         let temporary = temporary_name();
         let bound = bind_in(&socket, parent, &directory, &temporary).map_err(at("bind"));
         let made = bound.and_then(|()| {
@@ -131,6 +126,14 @@ impl Listener {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// A socket whose mode the file that bind makes will have, narrowed by the umask.
+fn socket_with_mode(mode: u32) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    Ok(socket)
 }
 
 /// A name that no other bind in this process or directory uses at the same time.
@@ -187,5 +190,37 @@ fn publish(
 impl AsFd for Listener {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: X-2-13
+    #[test]
+    fn the_temporary_file_is_never_wider_than_the_mode_even_before_it_is_renamed() {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
+        let socket = socket_with_mode(0o600).unwrap();
+        bind_in(&socket, directory.path(), &opened, OsStr::new("temporary")).unwrap();
+        let stat = rustix::fs::statat(&opened, "temporary", AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let bits = Mode::from_raw_mode(stat.st_mode);
+        assert!(
+            Mode::RUSR.union(Mode::WUSR).contains(bits),
+            "the mode is {bits:?}"
+        );
+    }
+
+    #[test]
+    fn a_leftover_of_a_dead_process_with_our_pid_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
+        for _ in 0..2 {
+            let socket = socket_with_mode(0o600).unwrap();
+            bind_in(&socket, directory.path(), &opened, OsStr::new("temporary")).unwrap();
+        }
     }
 }
