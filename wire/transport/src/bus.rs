@@ -16,6 +16,7 @@
 mod connection;
 mod faults;
 mod image;
+mod log;
 mod media;
 mod pubsub;
 mod random;

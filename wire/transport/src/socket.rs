@@ -18,6 +18,10 @@ mod listener;
 mod server;
 #[cfg(any(feature = "server", feature = "bus"))]
 pub(crate) mod service;
+#[cfg(any(feature = "server", feature = "bus"))]
+pub(crate) mod sockets;
+#[cfg(any(feature = "server", feature = "bus"))]
+mod stats;
 
 pub use client::{ConnectError, SocketClient};
 #[cfg(any(feature = "server", feature = "bus"))]
@@ -27,7 +31,7 @@ pub use listener::ListenError;
 #[cfg(feature = "server")]
 pub use server::SocketServer;
 #[cfg(any(feature = "server", feature = "bus"))]
-pub use service::Stats;
+pub use stats::Stats;
 
 #[cfg(test)]
 #[cfg(feature = "server")]

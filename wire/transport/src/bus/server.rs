@@ -11,7 +11,8 @@ use super::{Bus, Shared};
 use crate::port::{CloseReason, Inbound, Outbound, ServerPort};
 use crate::pubsub::{Dead, SendError};
 use crate::socket::packet::{MAX_BODY_LEN, PREFIX_LEN};
-use crate::socket::service::{Accepted, Peer, Ready, Received, Sent, Service, Sockets};
+use crate::socket::service::Service;
+use crate::socket::sockets::{Accepted, Peer, Ready, Received, Sent, Sockets};
 use crate::socket::{Limits, Stats};
 
 /// A send buffer's bytes once last words are to be said.

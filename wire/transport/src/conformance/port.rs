@@ -1,10 +1,14 @@
 //! Cases of the upper layer: a driver and its clients.
 
-use tensorpool_wire::{ConnectionId, LogicalStream, MonoNanos, Origin};
+mod world;
+
+use tensorpool_wire::{LogicalStream, MonoNanos, Origin};
 
 use super::{Patience, pattern};
-use crate::port::{ClientPort, CloseReason, Coalesce, Destination, Inbound, Outbound, ServerPort};
+use crate::port::{ClientPort, CloseReason, Coalesce, Destination, Outbound, ServerPort};
 use crate::pubsub::{Dead, SendError};
+
+use world::{Heard, Seen, World, answer_to, listen};
 
 /// What a way brings to the cases of this layer.
 pub trait PortFixture {
@@ -32,154 +36,6 @@ const BOTH_WAYS: [LogicalStream; 3] = [
     LogicalStream::Qos,
     LogicalStream::Metadata,
 ];
-
-/// What a server was handed, kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    Opened(ConnectionId),
-    Message(Origin, LogicalStream, Vec<u8>),
-    Closing(ConnectionId, CloseReason),
-    Closed(ConnectionId, CloseReason),
-    Refused,
-}
-
-/// What a client was handed, kept.
-type Heard = Vec<(LogicalStream, Vec<u8>)>;
-
-struct World<F: PortFixture> {
-    server: F::Server,
-    seen: Vec<Seen>,
-}
-
-impl<F: PortFixture> World<F> {
-    fn new(fixture: &mut F) -> Self {
-        Self {
-            server: fixture.server(),
-            seen: Vec::new(),
-        }
-    }
-
-    fn poll(&mut self, fixture: &F) -> usize {
-        let seen = &mut self.seen;
-        let handed = self.server.poll(fixture.now(), &mut |inbound| {
-            seen.push(match inbound {
-                Inbound::Opened { connection, .. } => Seen::Opened(connection),
-                Inbound::Message {
-                    origin,
-                    stream,
-                    bytes,
-                } => Seen::Message(origin, stream, bytes.to_vec()),
-                Inbound::Closing {
-                    connection, why, ..
-                } => Seen::Closing(connection, why),
-                Inbound::Closed { connection, why } => Seen::Closed(connection, why),
-                Inbound::Refused { .. } => Seen::Refused,
-            });
-        });
-        handed.expect("the server lives")
-    }
-
-    fn until(&mut self, fixture: &mut F, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let mut waited = 0;
-        loop {
-            self.poll(fixture);
-            if done(self) {
-                return;
-            }
-            assert_eq!(
-                fixture.step(waited),
-                Patience::GoOn,
-                "waited too long for: {what}"
-            );
-            waited += 1;
-        }
-    }
-
-    fn messages(&self) -> Vec<(Origin, LogicalStream, Vec<u8>)> {
-        let message = |seen: &Seen| match seen {
-            Seen::Message(origin, stream, bytes) => Some((*origin, *stream, bytes.clone())),
-            Seen::Opened(_) | Seen::Closing(..) | Seen::Closed(..) | Seen::Refused => None,
-        };
-        self.seen.iter().filter_map(message).collect()
-    }
-
-    /// Sends from a client and waits until the server has it; returns its origin.
-    fn ask(&mut self, fixture: &mut F, client: &mut F::Client, body: &[u8]) -> Origin {
-        self.client_send(fixture, client, LogicalStream::Control, body);
-        let mut origin = None;
-        self.until(fixture, "the request", |world| {
-            let asked = world
-                .messages()
-                .into_iter()
-                .find(|(_, _, bytes)| bytes == body);
-            origin = asked.map(|(from, _, _)| from);
-            origin.is_some()
-        });
-        origin.expect("waited for above")
-    }
-
-    fn client_send(
-        &mut self,
-        fixture: &mut F,
-        client: &mut F::Client,
-        stream: LogicalStream,
-        body: &[u8],
-    ) {
-        let mut waited = 0;
-        loop {
-            match client.send(stream, body) {
-                Ok(()) => return,
-                Err(error) => assert!(error.is_retryable(), "the client cannot send: {error}"),
-            }
-            // A broadcast client is driven by its poll.
-            listen(client, &mut Vec::new());
-            self.poll(fixture);
-            assert_eq!(
-                fixture.step(waited),
-                Patience::GoOn,
-                "the client cannot send"
-            );
-            waited += 1;
-        }
-    }
-
-    fn send(&mut self, fixture: &mut F, to: Destination, stream: LogicalStream, body: &[u8]) {
-        let mut waited = 0;
-        loop {
-            let coalesce = Coalesce::Never;
-            let message = Outbound {
-                to,
-                stream,
-                bytes: body,
-                coalesce,
-                fds: &[],
-            };
-            match self.server.send(&message) {
-                Ok(()) => return,
-                Err(error) => assert!(error.is_retryable(), "the server cannot send: {error}"),
-            }
-            self.poll(fixture);
-            assert_eq!(
-                fixture.step(waited),
-                Patience::GoOn,
-                "the server cannot send"
-            );
-            waited += 1;
-        }
-    }
-}
-
-fn listen<C: ClientPort>(client: &mut C, heard: &mut Heard) {
-    let taken = client.poll(&mut |inbound| heard.push((inbound.stream, inbound.bytes.to_vec())));
-    taken.expect("the client lives");
-}
-
-const fn answer_to(origin: Origin) -> Destination {
-    match origin {
-        Origin::Aeron { .. } => Destination::Aeron,
-        Origin::Socket { connection } => Destination::Connection(connection),
-    }
-}
 
 /// Each client has an origin of its own, and keeps it.
 pub fn every_message_carries_its_origin<F: PortFixture>(fixture: &mut F) {

@@ -19,7 +19,7 @@ use tensorpool_wire::ConnectionId;
 
 use super::listener::Listener;
 use super::packet::{MAX_PACKET_LEN, PREFIX_LEN};
-use super::service::{Accepted, Peer, Ready, Received, Sent, Sockets};
+use super::sockets::{Accepted, Peer, Ready, Received, Sent, Sockets};
 
 /// Marks the token of a listener; connection ids stay below.
 const LISTENER: u64 = 1 << 63;

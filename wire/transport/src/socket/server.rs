@@ -9,7 +9,8 @@ use tensorpool_wire::{ConnectionId, LogicalStream, MonoNanos};
 use super::kernel::Kernel;
 use super::limits::Limits;
 use super::listener::{ListenError, Listener};
-use super::service::{Service, Stats};
+use super::service::Service;
+use super::stats::Stats;
 use crate::port::{CloseReason, Inbound, Outbound, ServerPort};
 use crate::pubsub::{Dead, SendError};
 

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use super::super::kernel::Kernel;
 use super::super::listener::Listener;
 use super::super::packet::PREFIX_LEN;
-use super::super::service::{Accepted, Ready, Received, Sent, Service, Sockets};
+use super::super::service::Service;
+use super::super::sockets::{Accepted, Ready, Received, Sent, Sockets};
 use super::*;
 
 /// Names the socket file for a peer process.
