@@ -23,5 +23,6 @@ pub mod reconnect;
 mod responses;
 #[cfg(feature = "rusteron")]
 pub mod rusteron;
+pub mod settings;
 
 pub use outbox::{OutboxCounts, OutboxLimits};
