@@ -13,6 +13,7 @@ use tensorpool_transport::aeron::reconnect::{Backoff, Progress, Reconnecting};
 use tensorpool_transport::aeron::rusteron::{
     ConnectError, RusteronClient, RusteronConfig, RusteronPublication, RusteronSubscription,
 };
+use tensorpool_transport::aeron::settings::{Finding, Report, inspect};
 use tensorpool_transport::pubsub::{
     Dead, ImageEvent, MessageClient, Publication, SendError, Subscription,
 };
@@ -413,6 +414,59 @@ fn media_driver_connected_and_left_fifty_times_leaves_nothing_behind() {
         drop((publication, subscription));
     }
     until("all mappings of clients to go", || maps() <= before + 8);
+}
+
+/// What [`inspect`] says of each setting: right, wrong or unread.
+fn findings(report: &Report) -> Vec<(&'static str, &'static str)> {
+    let word = |finding: &Finding| match finding {
+        Finding::Right { .. } => "right",
+        Finding::Wrong { .. } => "wrong",
+        Finding::Unread { .. } => "unread",
+    };
+    report
+        .settings
+        .iter()
+        .map(|setting| (setting.name, word(&setting.finding)))
+        .collect()
+}
+
+#[test]
+fn media_driver_settings_are_read_where_they_show_and_named_where_they_do_not() {
+    let home = shm_dir();
+    let dir = home.path().join("aeron");
+    let env = [
+        ("AERON_TETHER_SUBSCRIPTIONS", "false"),
+        ("AERON_TIMER_INTERVAL", "1s"),
+    ];
+    let mut peer = Peer::start_with("media_driver", &dir, &env);
+    assert_eq!(peer.line(), "up");
+    let report = inspect(&dir).expect("a live media driver");
+    assert_eq!(report.cnc.pid, i64::from(peer.pid()));
+    assert_eq!(
+        findings(&report),
+        [
+            ("AERON_TETHER_SUBSCRIPTIONS", "right"),
+            ("AERON_TIMER_INTERVAL", "wrong"),
+            ("AERON_UNTETHERED_WINDOW_LIMIT_TIMEOUT", "unread"),
+            ("AERON_UNTETHERED_RESTING_TIMEOUT", "unread"),
+            // The fast settings of these tests: 2 s and 1 MiB.
+            ("AERON_CLIENT_LIVENESS_TIMEOUT", "wrong"),
+            ("AERON_PUBLICATION_UNBLOCK_TIMEOUT", "unread"),
+            ("AERON_CLIENTS_BUFFER_LENGTH", "wrong"),
+            ("AERON_TERM_BUFFER_SPARSE_FILE", "unread"),
+        ]
+    );
+    let warning = report.warning().expect("seven settings are not right");
+    for (name, word) in findings(&report) {
+        assert_eq!(warning.contains(name), word != "right", "{name}: {warning}");
+    }
+    peer.kill();
+    let report = inspect(&dir).expect("its file is still there");
+    let unread = findings(&report)
+        .iter()
+        .filter(|(_, word)| *word == "unread")
+        .count();
+    assert_eq!(unread, 6, "nothing of a dead process is believed");
 }
 
 #[test]
