@@ -67,9 +67,12 @@ pub enum Command {
 /// Which driver to ask.
 #[derive(Clone, Debug, Args)]
 pub struct SocketArgs {
-    /// The driver's socket file; default: TENSORPOOL_SOCKET, else what the configuration's default is
+    /// The driver's socket file; default: TENSORPOOL_SOCKET, else socket.path of the configuration
     #[arg(long, value_name = "PATH", env = "TENSORPOOL_SOCKET")]
     pub socket: Option<PathBuf>,
+    /// The driver's configuration, to find its socket; default: the built-in one
+    #[arg(short, long, value_name = "FILE", env = "TENSORPOOL_CONFIG")]
+    pub config: Option<PathBuf>,
     /// Time to wait for an answer, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     pub timeout_ms: u64,
@@ -104,9 +107,15 @@ pub struct DiscoverArgs {
 pub struct LogArgs {
     /// A level (error, warn, info, debug, trace), or target=level, separated by commas
     pub filter: String,
-    /// Which driver.
-    #[command(flatten)]
-    pub socket: SocketArgs,
+    /// The driver's state directory; default: driver.state_dir of the configuration
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The driver's configuration, to find its state directory; default: the built-in one
+    #[arg(short, long, value_name = "FILE", env = "TENSORPOOL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Time to wait until the driver has taken it, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    pub timeout_ms: u64,
 }
 
 const LONG_ABOUT: &str = "Owns the shared memory of tensor streams on this machine and lets producers and consumers attach.

@@ -1,10 +1,20 @@
 //! What the command line asks for, done; failures are printed here, once, with their causes.
 
 use std::error::Error;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::args::{Cli, Command, RunArgs, exit};
-use crate::config::{self, Budget, ConfigError, Loaded, Surroundings};
+use crate::args::{Cli, Command, DiscoverArgs, LogArgs, RunArgs, SocketArgs, StatusArgs, exit};
+use crate::ask::{self, AskError};
+use crate::config::{self, Budget, ConfigError, Loaded, StreamFlag, Surroundings};
+use crate::log_filter::{self, ChangeError};
+use crate::serve;
+
+/// Time between two looks of `status --watch`.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+/// A little more than the time between two reports of a producer.
+const LOOK_AGAIN: Duration = Duration::from_millis(1200);
 
 /// Does what was asked for and returns the exit code.
 #[must_use]
@@ -12,7 +22,9 @@ pub fn run(cli: Cli) -> u8 {
     match cli.command {
         None if cli.run.check_config => check_config(&cli.run),
         None => serve(&cli.run),
-        Some(Command::Status(_) | Command::Discover(_) | Command::Log(_)) => exit::FAILED,
+        Some(Command::Status(args)) => answered(status(&args)),
+        Some(Command::Discover(args)) => answered(discover(&args)),
+        Some(Command::Log(args)) => answered(change_log(&args)),
     }
 }
 
@@ -41,10 +53,112 @@ fn check_config(args: &RunArgs) -> u8 {
 }
 
 fn serve(args: &RunArgs) -> u8 {
-    match load(args) {
-        Ok(_) => exit::OK,
-        Err(error) => fail(&error, exit::INVALID),
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(&error, exit::INVALID),
+    };
+    match serve::serve(&loaded) {
+        Ok(()) => exit::OK,
+        Err(error) => fail(&error, error.exit_code()),
     }
+}
+
+fn answered(result: Result<u8, QuestionError>) -> u8 {
+    match result {
+        Ok(code) => code,
+        Err(error @ QuestionError::Config(_)) => fail(&error, exit::INVALID),
+        Err(error) => fail(&error, exit::FAILED),
+    }
+}
+
+/// Why a question to the running driver was not answered.
+#[derive(Debug, thiserror::Error)]
+enum QuestionError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the configuration has no socket: name one with --socket")]
+    NoSocket,
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Log(#[from] ChangeError),
+}
+
+fn socket_path(args: &SocketArgs) -> Result<PathBuf, QuestionError> {
+    if let Some(path) = &args.socket {
+        return Ok(path.clone());
+    }
+    let settings = load_file(args.config.as_deref(), &[])?.settings;
+    let socket = settings.socket.ok_or(QuestionError::NoSocket)?;
+    Ok(socket.path)
+}
+
+fn status(args: &StatusArgs) -> Result<u8, QuestionError> {
+    let path = socket_path(&args.socket)?;
+    let timeout = Duration::from_millis(args.socket.timeout_ms);
+    let mut earlier = Vec::new();
+    let mut looks = 0;
+    loop {
+        let texts = ask::status(&path, timeout)?;
+        looks += 1;
+        if args.json {
+            let lines = texts.iter().map(|text| format!("{text}\n"));
+            print_all(&lines.collect::<String>())?;
+        } else {
+            let documents = ask::read_documents(&path, &texts)?;
+            // A rate needs two reports of the producer, which come once per second.
+            let waits_for_rate = documents.iter().any(|doc| doc.producer.is_some()) && looks == 1;
+            if args.watch || !waits_for_rate {
+                print_all(&ask::table(&documents, &earlier))?;
+            }
+            earlier = documents;
+            if !args.watch && waits_for_rate {
+                std::thread::sleep(LOOK_AGAIN);
+                continue;
+            }
+        }
+        if !args.watch {
+            return Ok(exit::OK);
+        }
+        std::thread::sleep(WATCH_PERIOD);
+    }
+}
+
+fn discover(args: &DiscoverArgs) -> Result<u8, QuestionError> {
+    let path = socket_path(&args.socket)?;
+    let timeout = Duration::from_millis(args.socket.timeout_ms);
+    let results = ask::discover(&path, timeout, &args.name)?;
+    if results.is_empty() {
+        eprintln!(
+            "no stream {:?} has an epoch now; `status` lists all streams",
+            args.name
+        );
+        return Ok(exit::FAILED);
+    }
+    ask::print_discovery(&results)?;
+    Ok(exit::OK)
+}
+
+fn change_log(args: &LogArgs) -> Result<u8, QuestionError> {
+    let state_dir = match &args.state_dir {
+        Some(dir) => dir.clone(),
+        None => {
+            load_file(args.config.as_deref(), &[])?
+                .settings
+                .driver
+                .state_dir
+        }
+    };
+    let timeout = Duration::from_millis(args.timeout_ms);
+    log_filter::change(&state_dir, &args.filter, timeout)?;
+    Ok(exit::OK)
+}
+
+fn print_all(text: &str) -> Result<(), AskError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
 }
 
 /// Loads the configuration with this process's environment.
@@ -52,16 +166,16 @@ fn serve(args: &RunArgs) -> u8 {
 /// # Errors
 /// [`ConfigError`].
 pub fn load(args: &RunArgs) -> Result<Loaded, ConfigError> {
+    load_file(args.config.as_deref(), &args.streams)
+}
+
+fn load_file(file: Option<&Path>, streams: &[StreamFlag]) -> Result<Loaded, ConfigError> {
     let variable = |name: &str| std::env::var(name).ok();
     let surroundings = Surroundings {
         variable: &variable,
         root: rustix::process::geteuid().is_root(),
     };
-    config::load(
-        args.config.as_deref().map(Path::new),
-        &args.streams,
-        &surroundings,
-    )
+    config::load(file, streams, &surroundings)
 }
 
 /// Prints an error with all its causes.

@@ -13,18 +13,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 /// Name of the file that holds the driver's pid.
-pub const PID_FILE: &str = "driver.pid";
+pub(crate) const PID_FILE: &str = "driver.pid";
 
 /// Both locks. Dropped with the driver.
 #[derive(Debug)]
-pub struct InstanceLock {
+pub(crate) struct InstanceLock {
     _state: File,
     _regions: File,
 }
 
 /// Why this driver may not run here.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// Somebody else does.
     #[error(
         "another driver{} uses {dir}: stop it, or give this one another driver.state_dir, shm.base_dir or shm.namespace",
@@ -50,7 +50,7 @@ pub enum LockError {
 impl LockError {
     /// Bounded label.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Held { .. } => "held",
             Self::Io { .. } => "io",
@@ -67,7 +67,7 @@ impl InstanceLock {
     ///
     /// # Errors
     /// [`LockError`].
-    pub fn take(state_dir: &Path, regions_dir: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(state_dir: &Path, regions_dir: &Path) -> Result<Self, LockError> {
         let held_by = holder_pid(state_dir);
         let state = lock(state_dir, held_by)?;
         let regions = lock(regions_dir, None)?;
@@ -87,7 +87,7 @@ impl InstanceLock {
 
 /// The pid that stands in `state_dir`, if one does.
 #[must_use]
-pub fn holder_pid(state_dir: &Path) -> Option<u32> {
+pub(crate) fn holder_pid(state_dir: &Path) -> Option<u32> {
     fs::read_to_string(state_dir.join(PID_FILE))
         .ok()?
         .trim()
@@ -97,7 +97,7 @@ pub fn holder_pid(state_dir: &Path) -> Option<u32> {
 
 /// Whether a driver holds the lock of `state_dir` now.
 #[must_use]
-pub fn is_held(state_dir: &Path) -> bool {
+pub(crate) fn is_held(state_dir: &Path) -> bool {
     File::open(state_dir).is_ok_and(|dir| {
         flock(&dir, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     })

@@ -12,7 +12,7 @@ const INTERRUPTED: i32 = 130;
 
 /// What was signalled so far. Handlers only store flags; the duty cycle looks at them.
 #[derive(Clone, Debug, Default)]
-pub struct Signals {
+pub(crate) struct Signals {
     end: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
 }
@@ -22,7 +22,7 @@ impl Signals {
     ///
     /// # Errors
     /// If the kernel refuses a handler.
-    pub fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let signals = Self::default();
         for signal in [SIGTERM, SIGINT] {
             // Registered first: it sees the flag before this signal sets it.
@@ -35,13 +35,13 @@ impl Signals {
 
     /// Whether the process was asked to end. Stays so.
     #[must_use]
-    pub fn end_requested(&self) -> bool {
+    pub(crate) fn end_requested(&self) -> bool {
         self.end.load(Ordering::Relaxed)
     }
 
     /// Whether SIGHUP came since the last call.
     #[must_use]
-    pub fn take_reload(&self) -> bool {
+    pub(crate) fn take_reload(&self) -> bool {
         self.reload.load(Ordering::Relaxed) && self.reload.swap(false, Ordering::Relaxed)
     }
 }

@@ -1,8 +1,6 @@
 //! Structured logs on standard error, as text or JSON, with a filter that changes at run time.
 //!
-//! The filter is changed by `tensorpool-node-driver log FILTER`, which asks over the socket: no
-//! second port, and the socket file's mode already says who may talk to the driver. The driver takes
-//! it only from its own user or root.
+//! `log_filter` brings a new filter to the running driver.
 
 use std::fmt;
 

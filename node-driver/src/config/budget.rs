@@ -215,9 +215,14 @@ fn held(dir: &Path) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
+/// A number of bytes as people read it.
+pub(crate) fn bytes_in_words(count: u64) -> String {
+    Bytes(count).to_string()
+}
+
 /// Bytes in the largest binary unit that keeps the number readable.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes(pub(crate) u64);
+struct Bytes(u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

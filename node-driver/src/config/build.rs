@@ -38,7 +38,7 @@ pub(super) fn settings(
     add_flags(flags, &driver, &mut profiles, &mut streams, &mut problems);
     let settings = Settings {
         shm: shm(&mut reader),
-        supervisor: supervisor(&mut reader, &driver),
+        supervisor: supervisor(&mut reader),
         discovery: DiscoverySettings {
             endpoint: super::Endpoint {
                 channel: reader.channel("discovery.channel", CHANNEL),
@@ -66,6 +66,18 @@ pub(super) fn settings(
         limits: Limits {
             streams: reader.number_u32("limits.streams", 4096, 1, 65_536),
             leases: reader.number_u32("limits.leases", 16_384, 1, 1_048_576),
+            leases_per_connection: reader.number_u32(
+                "limits.leases_per_connection",
+                64,
+                1,
+                1_048_576,
+            ),
+            consumers_per_stream: reader.number_u32(
+                "limits.consumers_per_stream",
+                1024,
+                1,
+                1_048_576,
+            ),
             connections: reader.number_u32("limits.connections", 16_384, 1, 1_048_576),
             connections_per_uid: reader.number_u32(
                 "limits.connections_per_uid",
@@ -248,18 +260,10 @@ fn policies(reader: &mut Reader<'_>, profiles: &BTreeMap<String, Profile>) -> Po
     }
 }
 
-fn supervisor(reader: &mut Reader<'_>, driver: &DriverSettings) -> SupervisorSettings {
+fn supervisor(reader: &mut Reader<'_>) -> SupervisorSettings {
     let force_mode = reader.number("supervisor.force_mode", 0, 0, 2);
     SupervisorSettings {
         consumer_stale_ms: reader.number("supervisor.consumer_stale_ms", 5000, 10, LONGEST_MS),
-        per_consumer_descriptor_channel: reader.channel(
-            "supervisor.per_consumer_descriptor_channel",
-            &driver.descriptor.channel,
-        ),
-        per_consumer_control_channel: reader.channel(
-            "supervisor.per_consumer_control_channel",
-            &driver.control.channel,
-        ),
         force_no_shm: reader.boolean("supervisor.force_no_shm", false),
         force_mode: u8::try_from(force_mode).expect("number() keeps within 0..=2"),
         payload_fallback_uri: reader.text("supervisor.payload_fallback_uri", ""),

@@ -237,16 +237,6 @@ pub const KEYS: &[Key] = &[
         "Time without hello or QoS after which a consumer's own streams are freed, in milliseconds.",
     ),
     key(
-        "supervisor.per_consumer_descriptor_channel",
-        "driver.descriptor_channel",
-        "Channel of per-consumer descriptor streams.",
-    ),
-    key(
-        "supervisor.per_consumer_control_channel",
-        "driver.control_channel",
-        "Channel of per-consumer control streams.",
-    ),
-    key(
         "supervisor.force_no_shm",
         "false",
         "Tell every consumer to use the fallback instead of shared memory.",
@@ -312,6 +302,16 @@ pub const KEYS: &[Key] = &[
         "Streams at most, dynamic ones included.",
     ),
     key("limits.leases", "16384", "Leases at most."),
+    key(
+        "limits.leases_per_connection",
+        "64",
+        "Leases of one socket connection at most.",
+    ),
+    key(
+        "limits.consumers_per_stream",
+        "1024",
+        "Consumers of one stream at most.",
+    ),
     key("limits.connections", "16384", "Socket connections at most."),
     key(
         "limits.connections_per_uid",

@@ -22,6 +22,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use budget::bytes_in_words;
 pub use budget::{Budget, BudgetError, EPOCHS_COUNTED, Mount, StreamNeed};
 pub use key::{KEYS, Key, POOL_KEYS, PROFILE_KEYS, STREAM_KEYS};
 pub use print::effective;

@@ -154,14 +154,6 @@ impl Printer {
         let supervisor = &settings.supervisor;
         self.table("supervisor");
         self.value("consumer_stale_ms", supervisor.consumer_stale_ms);
-        self.text(
-            "per_consumer_descriptor_channel",
-            &supervisor.per_consumer_descriptor_channel,
-        );
-        self.text(
-            "per_consumer_control_channel",
-            &supervisor.per_consumer_control_channel,
-        );
         self.value("force_no_shm", supervisor.force_no_shm);
         self.value("force_mode", supervisor.force_mode);
         self.text("payload_fallback_uri", &supervisor.payload_fallback_uri);
@@ -188,7 +180,10 @@ impl Printer {
         self.table("limits");
         self.value("streams", settings.limits.streams);
         self.value("leases", settings.limits.leases);
-        self.value("connections", settings.limits.connections);
+        let limits = &settings.limits;
+        self.value("leases_per_connection", limits.leases_per_connection);
+        self.value("consumers_per_stream", limits.consumers_per_stream);
+        self.value("connections", limits.connections);
         self.value("connections_per_uid", settings.limits.connections_per_uid);
     }
 }

@@ -212,10 +212,6 @@ pub struct StreamSettings {
 pub struct SupervisorSettings {
     /// Silence after which a consumer's own streams are freed.
     pub consumer_stale_ms: u64,
-    /// Channel of per-consumer descriptor streams.
-    pub per_consumer_descriptor_channel: String,
-    /// Channel of per-consumer control streams.
-    pub per_consumer_control_channel: String,
     /// No consumer maps memory.
     pub force_no_shm: bool,
     /// 0: as asked, 1: STREAM, 2: RATE_LIMITED.
@@ -307,6 +303,10 @@ pub struct Limits {
     pub streams: u32,
     /// Leases at most.
     pub leases: u32,
+    /// Leases of one socket connection at most.
+    pub leases_per_connection: u32,
+    /// Consumers of one stream at most.
+    pub consumers_per_stream: u32,
     /// Socket connections at most.
     pub connections: u32,
     /// Socket connections of one user at most.

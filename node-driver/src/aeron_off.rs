@@ -1,0 +1,85 @@
+//! Stands for the Aeron way in where the cargo feature `aeron` is off. It cannot be constructed: the
+//! configuration allows only `driver.media_driver = "off"` then.
+
+use std::convert::Infallible;
+
+use tensorpool_driver_core::EpochKey;
+use tensorpool_shm::ReadMapping;
+use tensorpool_transport::port::{Inbound, Outbound};
+use tensorpool_transport::pubsub::SendError;
+use tensorpool_wire::{MonoNanos, StreamId};
+
+use crate::config::Settings;
+use crate::counters::Counters;
+
+/// Never happens.
+pub type LinkError = Infallible;
+
+/// The way in that is not there.
+#[derive(Debug)]
+pub struct Aeron(Infallible);
+
+impl Aeron {
+    /// Always `None`.
+    ///
+    /// # Errors
+    /// Never.
+    pub const fn start(
+        _: &Settings,
+        _: MonoNanos,
+        _: &mut Counters,
+    ) -> Result<Option<Self>, LinkError> {
+        Ok(None)
+    }
+
+    pub const fn is_up(&mut self) -> bool {
+        match self.0 {}
+    }
+
+    pub fn poll(
+        &mut self,
+        _: MonoNanos,
+        _: &mut Counters,
+        _: &mut dyn FnMut(Inbound<'_>),
+    ) -> usize {
+        match self.0 {}
+    }
+
+    pub const fn send(&mut self, _: &Outbound<'_>) -> Result<(), SendError> {
+        match self.0 {}
+    }
+
+    pub const fn send_to(
+        &mut self,
+        _: MonoNanos,
+        _: &str,
+        _: i32,
+        _: &[u8],
+    ) -> Result<(), SendError> {
+        match self.0 {}
+    }
+
+    pub fn start_relay(&mut self, _: EpochKey, _: ReadMapping, _: i32) {
+        match self.0 {}
+    }
+
+    pub const fn stop_relay(&mut self, _: StreamId) {
+        match self.0 {}
+    }
+
+    pub const fn has_relays(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub const fn hold(&mut self, _: StreamId, _: i32) {
+        match self.0 {}
+    }
+
+    pub const fn release(&mut self, _: StreamId) {
+        match self.0 {}
+    }
+
+    pub fn work(&mut self, _: MonoNanos, _: &mut Counters) -> (usize, Vec<EpochKey>) {
+        match self.0 {}
+    }
+}

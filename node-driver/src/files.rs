@@ -1,0 +1,308 @@
+//! The file worker: everything that touches region files or the journal, off the duty cycle.
+//!
+//! Jobs are done one after the other, in order; each is answered once. The duty cycle never waits:
+//! what the bounded channel does not take stays in a queue, whose length the core bounds by the
+//! number of operations that it has under way. Epochs that wait to be persisted together are
+//! persisted by one write of the highest, before anything that was asked for after them.
+
+// spec: D-3-1, W-15.14-1
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use tensorpool_driver_core::{EpochKey, OpId, RegionSet, RegionsError};
+use tensorpool_shm::{CreateError, CreatedEpoch, Creator, EpochStore, StreamLayout};
+use tensorpool_wire::{Epoch, MonoNanos, PoolStride};
+
+use crate::journal::Journal;
+use crate::scan::{self, Found};
+
+/// Jobs and answers in the channels at one time.
+const IN_CHANNEL: usize = 1024;
+
+/// One thing to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Make an epoch's number durable.
+    Persist {
+        /// For the answer.
+        op: OpId,
+        /// The number.
+        epoch: Epoch,
+    },
+    /// Make all files of an epoch.
+    Create {
+        /// For the answer.
+        op: OpId,
+        /// Which files.
+        regions: RegionSet,
+        /// The time that goes into their superblocks.
+        start: MonoNanos,
+    },
+    /// Remove an epoch's directory.
+    Remove {
+        /// For the answer.
+        op: OpId,
+        /// Which epoch.
+        key: EpochKey,
+        /// What this process had mapped of it; unmapped before the files go.
+        mapped: Option<Box<CreatedEpoch>>,
+    },
+    /// Look at all epoch directories again.
+    Scan,
+}
+
+/// The answer to one job.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// Durable, or why not.
+    Persisted {
+        /// Of the job.
+        op: OpId,
+        /// In words.
+        result: Result<(), String>,
+    },
+    /// The files, or why there are none.
+    Created {
+        /// Of the job.
+        op: OpId,
+        /// Which epoch.
+        key: EpochKey,
+        /// Kept for activity refreshes and for producers' descriptors.
+        result: Result<Box<CreatedEpoch>, RegionsError>,
+    },
+    /// Gone, or why not.
+    Removed {
+        /// Of the job.
+        op: OpId,
+        /// In words.
+        result: Result<(), String>,
+    },
+    /// What a scan found.
+    Scanned(Found),
+    /// Memory could not be locked although policies.mlock_shm asks for it.
+    CannotLock {
+        /// In words.
+        error: String,
+    },
+}
+
+/// The duty cycle's end.
+#[derive(Debug)]
+pub(crate) struct Files {
+    jobs: Option<SyncSender<Job>>,
+    waiting: VecDeque<Job>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Files {
+    /// Starts the worker.
+    ///
+    /// # Errors
+    /// If no thread can be made.
+    pub(crate) fn start(store: Arc<EpochStore>, journal: Journal) -> io::Result<Self> {
+        let (jobs, inbox) = sync_channel(IN_CHANNEL);
+        let (outbox, done) = sync_channel(IN_CHANNEL);
+        let worker = Worker {
+            store,
+            journal,
+            outbox,
+        };
+        let thread = std::thread::Builder::new()
+            .name("files".into())
+            .spawn(move || worker.run(&inbox))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            waiting: VecDeque::new(),
+            done,
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes a job. Never waits.
+    pub(crate) fn submit(&mut self, job: Job) {
+        self.waiting.push_back(job);
+        self.flush();
+    }
+
+    /// The next answer, if there is one.
+    pub(crate) fn next_done(&mut self) -> Option<Done> {
+        self.flush();
+        self.done.try_recv().ok()
+    }
+
+    /// Lets the worker finish what it was given, then ends it.
+    pub(crate) fn stop(mut self) {
+        let jobs = self.jobs.take();
+        while let (Some(jobs), Some(job)) = (&jobs, self.waiting.pop_front()) {
+            match jobs.try_send(job) {
+                Ok(()) => {}
+                Err(TrySendError::Full(job)) => {
+                    self.waiting.push_front(job);
+                    // The worker goes on when an answer is taken; its end shows at the next send.
+                    drop(self.done.recv());
+                }
+                Err(TrySendError::Disconnected(_)) => break,
+            }
+        }
+        drop(jobs);
+        while self.done.recv().is_ok() {}
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the file worker panicked");
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(jobs) = &self.jobs else { return };
+        while let Some(job) = self.waiting.pop_front() {
+            match jobs.try_send(job) {
+                Ok(()) => {}
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
+                    self.waiting.push_front(job);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+struct Worker {
+    store: Arc<EpochStore>,
+    journal: Journal,
+    outbox: SyncSender<Done>,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        while let Ok(first) = inbox.recv() {
+            let mut batch = vec![first];
+            loop {
+                match inbox.try_recv() {
+                    Ok(job) => batch.push(job),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                }
+            }
+            if !self.work(batch) {
+                return;
+            }
+        }
+    }
+
+    /// Does a batch in order; false when nobody listens any more.
+    fn work(&mut self, batch: Vec<Job>) -> bool {
+        let persisted = self.persist_highest(&batch);
+        for job in batch {
+            let done = match job {
+                Job::Persist { op, .. } => Done::Persisted {
+                    op,
+                    result: persisted.clone(),
+                },
+                Job::Create { op, regions, start } => {
+                    let result = self.create(&regions, start);
+                    if let Err(error @ CreateError::Lock { .. }) = &result {
+                        // spec: D-17-5
+                        let error = in_words(error);
+                        if self.outbox.send(Done::CannotLock { error }).is_err() {
+                            return false;
+                        }
+                    }
+                    Done::Created {
+                        op,
+                        key: regions.key,
+                        result: result.map(Box::new).map_err(|error| failure(&error)),
+                    }
+                }
+                Job::Remove { op, key, mapped } => {
+                    drop(mapped);
+                    Done::Removed {
+                        op,
+                        result: self
+                            .store
+                            .remove(key.stream, key.epoch)
+                            .map_err(|error| in_words(&error)),
+                    }
+                }
+                Job::Scan => match scan::epochs(&self.store) {
+                    Ok(found) => Done::Scanned(found),
+                    Err(error) => {
+                        tracing::warn!(error = in_words(&error), "old epochs cannot be listed");
+                        continue;
+                    }
+                },
+            };
+            if self.outbox.send(done).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn persist_highest(&mut self, batch: &[Job]) -> Result<(), String> {
+        let highest = batch
+            .iter()
+            .filter_map(|job| match job {
+                Job::Persist { epoch, .. } => Some(*epoch),
+                Job::Create { .. } | Job::Remove { .. } | Job::Scan => None,
+            })
+            .max();
+        match highest {
+            Some(epoch) => self
+                .journal
+                .persist(epoch)
+                .map_err(|error| in_words(&error)),
+            None => Ok(()),
+        }
+    }
+
+    fn create(&self, regions: &RegionSet, start: MonoNanos) -> Result<CreatedEpoch, CreateError> {
+        let pools = regions
+            .pools
+            .iter()
+            .map(|pool| PoolStride {
+                pool_id: pool.pool,
+                stride_bytes: pool.stride_bytes,
+            })
+            .collect();
+        let EpochKey { stream, epoch } = regions.key;
+        let layout = StreamLayout::new(stream, epoch, regions.nslots, pools)
+            .expect("the core checks every profile by the same rules");
+        let creator = Creator {
+            pid: u64::from(std::process::id()),
+            start,
+        };
+        self.store.create(layout, creator)
+    }
+}
+
+/// The failure as the core tells kinds apart: lack of space makes it collect and try again.
+fn failure(error: &CreateError) -> RegionsError {
+    match error {
+        CreateError::NoSpace { needed, free, .. } => RegionsError::NoSpace {
+            needed_bytes: *needed,
+            free_bytes: *free,
+        },
+        CreateError::Exists { .. }
+        | CreateError::Directory(_)
+        | CreateError::File { .. }
+        | CreateError::Map { .. }
+        | CreateError::Lock { .. } => RegionsError::Other(in_words(error)),
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,128 @@
+//! The relay of descriptors: frames of a socket producer, told to Aeron consumers.
+//!
+//! It walks the ring with the same cursor as a consumer, only while somebody subscribes, starts at
+//! the newest frame, and never keeps a descriptor: what the publication refuses is dropped and
+//! counted, since the next one supersedes it.
+
+use tensorpool_driver_core::EpochKey;
+use tensorpool_shm::{Cursor, Look, ReadMapping, Skip, Start};
+use tensorpool_transport::pubsub::Publication;
+use tensorpool_wire::{FrameDescriptor, SlotHeader, StreamId};
+
+use crate::counters::Counters;
+
+/// Descriptors of one stream in one cycle.
+// spec: X-2-60
+const PER_CYCLE: usize = 64;
+
+/// One stream's relay, in one epoch.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    key: EpochKey,
+    mapping: ReadMapping,
+    /// There while somebody subscribes.
+    cursor: Option<Cursor>,
+}
+
+/// What one cycle of one relay did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nobody subscribes.
+    Unheard,
+    /// So many looks at the ring had a result.
+    Walked(usize),
+    /// The ring lost its pages.
+    Poisoned,
+}
+
+impl Relay {
+    /// A relay over a mapped epoch.
+    #[must_use]
+    pub(crate) const fn new(key: EpochKey, mapping: ReadMapping) -> Self {
+        Self {
+            key,
+            mapping,
+            cursor: None,
+        }
+    }
+
+    /// Whose frames it relays.
+    #[must_use]
+    pub(crate) const fn stream(&self) -> StreamId {
+        self.key.stream
+    }
+
+    /// The epoch that it walks.
+    #[must_use]
+    pub(crate) const fn key(&self) -> EpochKey {
+        self.key
+    }
+
+    /// Publishes what is new, at most 64 descriptors.
+    // spec: X-2-58, X-2-60, X-2-61, X-1-21
+    pub(crate) fn work(
+        &mut self,
+        publication: &mut impl Publication,
+        counters: &mut Counters,
+    ) -> Outcome {
+        if !publication.is_connected() {
+            self.cursor = None;
+            return Outcome::Unheard;
+        }
+        let cursor = self
+            .cursor
+            .get_or_insert_with(|| self.mapping.start(Start::Newest));
+        let mut walked = 0;
+        for _ in 0..PER_CYCLE {
+            match self.mapping.poll(cursor) {
+                Ok(Look::Empty) => break,
+                Ok(Look::Frame(snapshot)) => {
+                    let descriptor = describe(self.key, &snapshot);
+                    match publication.offer(&descriptor.encode_array()) {
+                        Ok(()) => Counters::bump(&mut counters.relayed, self.key.stream),
+                        Err(error) => Counters::bump(
+                            &mut counters.relay_drops,
+                            (self.key.stream, error.reason()),
+                        ),
+                    }
+                }
+                Ok(Look::Skipped(skip)) => Counters::add(
+                    &mut counters.relay_drops,
+                    (self.key.stream, skip_label(skip)),
+                    skip.lost(),
+                ),
+                Err(_) => return Outcome::Poisoned,
+            }
+            walked += 1;
+        }
+        Outcome::Walked(walked)
+    }
+}
+
+/// The descriptor of a committed slot.
+// spec: X-2-59, W-10.2.1-1
+fn describe(key: EpochKey, snapshot: &tensorpool_shm::Snapshot) -> FrameDescriptor {
+    // A slot that a consumer would refuse is still announced: judging it is the consumer's part.
+    let meta_version = SlotHeader::decode(&snapshot.bytes)
+        .ok()
+        .and_then(|slot| slot.meta_version);
+    FrameDescriptor {
+        stream_id: key.stream,
+        epoch: key.epoch,
+        seq: snapshot.seq,
+        timestamp_ns: None,
+        meta_version,
+        trace_id: None,
+    }
+}
+
+/// Lagging and lapping are one thing to an operator: the relay was too slow.
+const fn skip_label(skip: Skip) -> &'static str {
+    match skip {
+        Skip::Lagged { .. } | Skip::Lapped { .. } => "relay_lapped",
+        Skip::Hole { .. } => "hole",
+        Skip::Remarked { .. } => "remarked",
+        Skip::Overwritten { .. } => "overwritten",
+        Skip::OutOfRange { .. } => "out_of_range",
+    }
+}
