@@ -1,6 +1,11 @@
 //! The bus through the conformance suite, and what only the bus can be asked to do.
 
+mod faults;
+mod media_driver;
+mod sockets;
+
 use super::*;
+use crate::aeron::port::{AeronClientPort, AeronServerPort, Endpoint, Endpoints};
 use crate::conformance::Patience;
 use crate::conformance::port::PortFixture;
 use crate::conformance::pubsub::PubSubFixture;
@@ -102,4 +107,55 @@ mod pubsub_delayed {
 mod sockets_at_once {
     crate::port_conformance!(super::BusFixture::new());
     crate::connection_port_conformance!(super::BusFixture::new());
+}
+
+mod sockets_delayed {
+    crate::port_conformance!(super::BusFixture::delayed());
+}
+
+/// Aeron's ports over the bus in place of a media driver.
+struct AeronFixture(BusFixture);
+
+fn endpoints() -> Endpoints {
+    let at = |stream| Endpoint::new("aeron:ipc?term-length=2m", stream);
+    Endpoints {
+        control: at(1_000),
+        announce: at(1_001),
+        qos: at(1_200),
+        metadata: at(1_300),
+        discovery: Some(at(7_000)),
+    }
+}
+
+impl PortFixture for AeronFixture {
+    type Server = AeronServerPort<BusClient>;
+    type Client = AeronClientPort<BusClient>;
+
+    fn server(&mut self) -> Self::Server {
+        AeronServerPort::open(self.0.bus.client().unwrap(), endpoints()).unwrap()
+    }
+
+    fn client(&mut self) -> Self::Client {
+        AeronClientPort::open(self.0.bus.client().unwrap(), endpoints(), None).unwrap()
+    }
+
+    fn now(&self) -> MonoNanos {
+        self.0.bus.now()
+    }
+
+    fn step(&mut self, waited: u32) -> Patience {
+        step(&self.0.bus, waited)
+    }
+}
+
+mod aeron_ports_at_once {
+    use super::{AeronFixture, BusFixture};
+    crate::port_conformance!(AeronFixture(BusFixture::new()));
+    crate::broadcast_port_conformance!(AeronFixture(BusFixture::new()));
+}
+
+mod aeron_ports_delayed {
+    use super::{AeronFixture, BusFixture};
+    crate::port_conformance!(AeronFixture(BusFixture::delayed()));
+    crate::broadcast_port_conformance!(AeronFixture(BusFixture::delayed()));
 }
