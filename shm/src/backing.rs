@@ -12,11 +12,13 @@ use rustix::io::Errno;
 use tensorpool_wire::{Epoch, MonoNanos, ShmUri, StreamId, UriError};
 
 use crate::contain::ValidatedUri;
+use crate::directory::ensure_directory;
 use crate::error::{ContainError, MapError};
 use crate::layout::{SUPERBLOCK_BYTES, StreamLayout};
-use crate::mapping::{ReadMapping, RegionSource};
+use crate::mapping::RegionSource;
+use crate::reader::ReadMapping;
 use crate::region::{Access, MapOptions, Region, RegionError};
-use crate::store::{EpochStore, StoreError, ensure_directory};
+use crate::store::{EpochStore, StoreError};
 use crate::superblock::{self, Creator};
 
 /// An epoch as its creator holds it. Dropping it unmaps; [`EpochStore::remove`] removes the files.

@@ -183,7 +183,7 @@ impl Cursor {
             found @ (Look::Frame(_) | Look::Skipped(_)) => return found,
         }
         self.empty_polls = self.empty_polls.wrapping_add(1);
-        if self.empty_polls % HOLE_POLLS != 0 {
+        if !self.empty_polls.is_multiple_of(HOLE_POLLS) {
             return Look::Empty;
         }
         let furthest = HOLE_REACH.min(slots.mask());
@@ -218,6 +218,7 @@ impl Cursor {
     }
 
     /// Goes to the newest committed frame and returns how many were passed over.
+    #[cfg(not(loom))]
     pub(crate) fn skip_slots_to_newest<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> u64 {
         let newest = newest_committed(slots);
         let passed = newest.saturating_sub(self.next);
@@ -317,7 +318,8 @@ fn is_uncommitted<S: Slots<N>, const N: usize>(slots: &S, seq: u64) -> bool {
 
 /// How far a cursor may fall behind in a ring of `mask + 1` slots.
 fn max_gap(mask: u64) -> u64 {
-    MAX_GAP.min((mask + 1) / 2)
+    let half = mask.div_ceil(2);
+    MAX_GAP.min(half)
 }
 
 /// How many frames after `from` have been begun, at most `mask`.
@@ -366,3 +368,8 @@ fn last_committed<S: Slots<N>, const N: usize>(slots: &S, newest: u64) -> u64 {
         Some(_) | None => newest,
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom;
+#[cfg(all(test, not(loom)))]
+mod tests;

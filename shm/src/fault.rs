@@ -53,7 +53,7 @@ struct Chunk {
 #[error("could not install the SIGBUS handler that protects mapped regions")]
 pub struct FaultError(#[from] io::Error);
 
-static TABLE: Chunk = Chunk::EMPTY;
+static TABLE: Chunk = Chunk::empty();
 /// Entries that are free again. Never touched by the handler.
 static FREE: Mutex<Free> = Mutex::new(Free {
     watches: Vec::new(),
@@ -78,13 +78,15 @@ struct Previous {
 // === impl Watch ===
 
 impl Watch {
-    const EMPTY: Self = Self {
-        version: AtomicU32::new(0),
-        base: AtomicUsize::new(0),
-        len: AtomicUsize::new(0),
-        writable: AtomicBool::new(false),
-        poisoned: AtomicBool::new(false),
-    };
+    const fn empty() -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            base: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            writable: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+        }
+    }
 
     /// Whether the region was replaced by zeros. What was read before a `false` is genuine.
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -116,7 +118,7 @@ impl Watch {
         );
         let writable = self.writable.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
-        let steady = version % 2 == 0 && version == self.version.load(Ordering::Relaxed);
+        let steady = version.is_multiple_of(2) && version == self.version.load(Ordering::Relaxed);
         let access = if writable {
             Access::ReadWrite
         } else {
@@ -129,10 +131,12 @@ impl Watch {
 // === impl Chunk ===
 
 impl Chunk {
-    const EMPTY: Self = Self {
-        watches: [const { Watch::EMPTY }; CHUNK],
-        next: OnceLock::new(),
-    };
+    const fn empty() -> Self {
+        Self {
+            watches: [const { Watch::empty() }; CHUNK],
+            next: OnceLock::new(),
+        }
+    }
 }
 
 /// Enters a mapped range into the table.
@@ -143,7 +147,7 @@ pub(crate) fn watch(base: usize, len: usize, access: Access) -> &'static Watch {
         free.used += 1;
         let mut chunk = &TABLE;
         for _ in 0..index / CHUNK {
-            chunk = chunk.next.get_or_init(|| Box::new(Chunk::EMPTY));
+            chunk = chunk.next.get_or_init(|| Box::new(Chunk::empty()));
         }
         &chunk.watches[index % CHUNK]
     });

@@ -45,11 +45,9 @@ impl Backing {
     pub fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
         let stat = fstatfs(file)?;
         let block_bytes = u64::try_from(stat.f_bsize).unwrap_or(0);
-        let mounted_free = u64::try_from(stat.f_bavail)
-            .unwrap_or(0)
-            .saturating_mul(block_bytes);
+        let mounted_free = stat.f_bavail.saturating_mul(block_bytes);
         // `f_type` is signed on some machines; its low 32 bits are the magic everywhere.
-        let magic = i64::try_from(stat.f_type).unwrap_or(0).cast_unsigned() & 0xFFFF_FFFF;
+        let magic = stat.f_type.cast_unsigned() & 0xFFFF_FFFF;
         Ok(match magic {
             HUGETLBFS_MAGIC => Self {
                 filesystem: Filesystem::Hugetlbfs,

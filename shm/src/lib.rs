@@ -22,6 +22,8 @@ mod backing;
 #[cfg(not(loom))]
 mod contain;
 #[cfg(not(loom))]
+mod directory;
+#[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
@@ -33,7 +35,11 @@ mod layout;
 #[cfg(not(loom))]
 mod mapping;
 #[cfg(not(loom))]
+mod permissions;
+#[cfg(not(loom))]
 mod pool;
+#[cfg(not(loom))]
+mod reader;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod region;
@@ -46,6 +52,8 @@ mod wait;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod words;
+#[cfg(not(loom))]
+mod writer;
 
 pub use cursor::{Cursor, DropCounter, Look, Skip, Start};
 pub use seqlock::Miss;
@@ -63,17 +71,23 @@ pub use hugepage::{Backing, Filesystem};
 #[cfg(not(loom))]
 pub use layout::{LayoutError, MAX_NSLOTS, MAX_POOLS, RegionKind, StreamLayout};
 #[cfg(not(loom))]
-pub use mapping::{Activity, ReadMapping, RegionSource, SlotWrite, Snapshot, WriteMapping};
+pub use mapping::RegionSource;
+#[cfg(not(loom))]
+pub use permissions::Permissions;
 #[cfg(not(loom))]
 pub use pool::{PayloadMut, PayloadView};
 #[cfg(not(loom))]
+pub use reader::{ReadMapping, Snapshot};
+#[cfg(not(loom))]
 pub use region::{Access, ForkGuard, MapOptions, Region};
 #[cfg(not(loom))]
-pub use store::{EpochDir, EpochStore, Permissions, StoreError, StoreOptions};
+pub use store::{EpochDir, EpochStore, StoreError, StoreOptions};
 #[cfg(not(loom))]
 pub use superblock::{Creator, SuperblockChange};
 #[cfg(not(loom))]
 pub use wait::{Idle, IdlePolicy, LONGEST_NAP, Nap, SPIN, WAKE_AFTER, WakePolicy};
+#[cfg(not(loom))]
+pub use writer::{Activity, SlotWrite, WriteMapping};
 
 /// `bytes` rounded up to a multiple of `page_bytes`.
 #[cfg(not(loom))]

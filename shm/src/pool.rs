@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use tensorpool_wire::Seq;
 
 use crate::error::{CopyError, Poisoned};
-use crate::mapping::ReadMapping;
+use crate::reader::ReadMapping;
 use crate::region::Region;
 use crate::words;
 

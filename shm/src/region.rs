@@ -60,6 +60,9 @@ pub struct Region {
     len: usize,
     access: Access,
     watch: &'static fault::Watch,
+    /// Made by `on_heap`, so not to be unmapped.
+    #[cfg(test)]
+    heap: Option<std::alloc::Layout>,
 }
 
 /// The step of mapping that failed.
@@ -113,6 +116,8 @@ impl Region {
             len,
             access,
             watch,
+            #[cfg(test)]
+            heap: None,
         };
         if options.dont_fork {
             // SAFETY: [mapped] the advice covers this mapping alone and changes no byte of it.
@@ -167,6 +172,24 @@ impl Region {
         self.watch.is_poisoned()
     }
 
+    /// A region of `len` zeros on the heap, where Miri can watch every access.
+    #[cfg(test)]
+    pub(crate) fn on_heap(len: usize) -> Self {
+        let layout = std::alloc::Layout::from_size_align(len, 4096).expect("a small region");
+        // SAFETY: [in-bounds] the layout has at least a superblock's bytes.
+        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("memory");
+        let watch = fault::watch(base.addr().get(), len, Access::ReadWrite);
+        let access = Access::ReadWrite;
+        Self {
+            base,
+            mapped: len,
+            len,
+            access,
+            watch,
+            heap: Some(layout),
+        }
+    }
+
     pub(crate) const fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -180,6 +203,12 @@ impl Drop for Region {
     fn drop(&mut self) {
         // First, so that the handler never replaces a range that is no longer ours.
         fault::unwatch(self.watch);
+        #[cfg(test)]
+        if let Some(layout) = self.heap {
+            // SAFETY: [mapped] `on_heap` allocated exactly this block with this layout.
+            unsafe { std::alloc::dealloc(self.base.as_ptr(), layout) };
+            return;
+        }
         // SAFETY: [mapped] the range is this region's own mapping; every reference into it borrows
         // the region, so none is left.
         let unmapped = unsafe { rustix::mm::munmap(self.address(), self.mapped) };

@@ -119,3 +119,10 @@ pub(crate) fn is_still<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> bool 
     fence(Ordering::Acquire); // pairs with SLOT-BEGIN
     slot[0].load(Ordering::Relaxed) == committed(seq)
 }
+
+#[cfg(all(test, loom))]
+pub(crate) mod loom;
+#[cfg(test)]
+pub(crate) mod ring;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -12,20 +12,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 use tensorpool_wire::{Epoch, MonoNanos, StreamId, Superblock};
 
+use crate::directory::{
+    absent_is_fine, effective_user, ensure_directory, entries, numbers_in, open_base, open_below,
+    sanitise,
+};
 use crate::hugepage::{Backing, Filesystem};
+use crate::permissions::Permissions;
 use crate::superblock::Creator;
-
-/// Modes of files and directories, applied exactly, whatever the umask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permissions {
-    file_mode: u32,
-}
 
 /// How a store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,49 +151,6 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-}
-
-// === impl Permissions ===
-
-impl Permissions {
-    /// `0600` files in `0700` directories: one user.
-    pub const PRIVATE: Self = Self { file_mode: 0o600 };
-    /// `0660` files in `2770` directories: one group.
-    pub const GROUP: Self = Self { file_mode: 0o660 };
-
-    /// Permissions with this mode for files. Directories get search bits where files can be read,
-    /// and the set-group bit where the group has access.
-    ///
-    /// # Errors
-    /// Bits for others unless `force_other`; a mode that its owner cannot use; execution bits.
-    // spec: W-15.10-1 W-15.21a-5
-    pub fn from_mode(mode: u32, force_other: bool) -> Result<Self, StoreError> {
-        if mode & !0o666 != 0 || mode & 0o600 != 0o600 {
-            return Err(StoreError::Mode { mode });
-        }
-        if mode & 0o007 != 0 && !force_other {
-            return Err(StoreError::OtherBits { mode });
-        }
-        Ok(Self { file_mode: mode })
-    }
-
-    /// Mode of files.
-    #[must_use]
-    pub const fn file_mode(self) -> u32 {
-        self.file_mode
-    }
-
-    /// Mode of directories.
-    #[must_use]
-    pub const fn directory_mode(self) -> u32 {
-        let search = (self.file_mode & 0o444) >> 2;
-        let set_group = if self.file_mode & 0o060 == 0 {
-            0
-        } else {
-            0o2000
-        };
-        self.file_mode | search | set_group
-    }
 }
 
 // === impl EpochStore ===
@@ -404,125 +358,6 @@ impl EpochStore {
     }
 }
 
-/// The directory part that could not be prepared, before its path is known.
-pub(crate) enum DirectoryError {
-    Io(io::Error),
-    Foreign { owner: u32, ours: u32 },
-}
-
-impl DirectoryError {
-    pub(crate) fn at(self, path: PathBuf) -> StoreError {
-        match self {
-            Self::Io(source) => StoreError::Directory { path, source },
-            Self::Foreign { owner, ours } => StoreError::ForeignOwner { path, owner, ours },
-        }
-    }
-}
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
-/// Opens a directory below `parent`, making it with exactly `mode` if it is not there. The flag says
-/// whether it was made. A directory of somebody else is refused: they could swap what is in it.
-pub(crate) fn ensure_directory(
-    parent: BorrowedFd<'_>,
-    name: &str,
-    mode: u32,
-) -> Result<(OwnedFd, bool), DirectoryError> {
-    let io = |e: Errno| DirectoryError::Io(e.into());
-    let made = match mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(e) => return Err(io(e)),
-    };
-    let directory = openat(parent, name, DIRECTORY, Mode::empty()).map_err(io)?;
-    let owner = fstat(&directory).map_err(io)?.st_uid;
-    let ours = rustix::process::geteuid().as_raw();
-    if owner != ours {
-        return Err(DirectoryError::Foreign { owner, ours });
-    }
-    if made {
-        fchmod(&directory, Mode::from_raw_mode(mode)).map_err(io)?;
-    }
-    Ok((directory, made))
-}
-
-/// Resolves the base directory, making its last component if it is missing.
-fn open_base(given: &Path, mode: u32) -> Result<(PathBuf, OwnedFd), StoreError> {
-    let failed = |source: io::Error| StoreError::Directory {
-        path: given.to_path_buf(),
-        source,
-    };
-    let path = match given.canonicalize() {
-        Ok(path) => path,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let (Some(parent), Some(name)) = (given.parent(), given.file_name()) else {
-                return Err(failed(e));
-            };
-            let parent = parent.canonicalize().map_err(failed)?;
-            let at =
-                openat(CWD, &parent, DIRECTORY, Mode::empty()).map_err(|e| failed(e.into()))?;
-            let name = name
-                .to_str()
-                .ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-            ensure_directory(at.as_fd(), name, mode).map_err(|e| e.at(given.to_path_buf()))?;
-            parent.join(name)
-        }
-        Err(e) => return Err(failed(e)),
-    };
-    let base = openat(CWD, &path, DIRECTORY, Mode::empty()).map_err(|e| failed(e.into()))?;
-    Ok((path, base))
-}
-
-fn open_below(
-    parent: BorrowedFd<'_>,
-    name: &str,
-    path: &Path,
-) -> Result<Option<OwnedFd>, StoreError> {
-    match openat(parent, name, DIRECTORY, Mode::empty()) {
-        Ok(directory) => Ok(Some(directory)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(StoreError::List {
-            path: path.to_path_buf(),
-            source: e.into(),
-        }),
-    }
-}
-
-/// Names and types in a directory, without `.` and `..` and what is not UTF-8.
-fn entries(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<(String, FileType)>, StoreError> {
-    let failed = |e: Errno| StoreError::List {
-        path: path.to_path_buf(),
-        source: e.into(),
-    };
-    let mut found = Vec::new();
-    for entry in Dir::read_from(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if let Ok(name) = entry.file_name().to_str()
-            && name != "."
-            && name != ".."
-        {
-            found.push((name.to_owned(), entry.file_type()));
-        }
-    }
-    Ok(found)
-}
-
-/// The directories whose names are numbers written the one way that the store writes them.
-fn numbers_in(directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<u64>, StoreError> {
-    let mut numbers = Vec::new();
-    for (name, file_type) in entries(directory, path)? {
-        let is_directory = matches!(file_type, FileType::Directory | FileType::Unknown);
-        match name.parse::<u64>() {
-            Ok(number) if is_directory && number.to_string() == name => numbers.push(number),
-            Ok(_) | Err(_) => {}
-        }
-    }
-    Ok(numbers)
-}
-
 /// Creator and activity of an epoch's header ring, read rather than mapped: it may be of any length.
 fn read_superblock(directory: BorrowedFd<'_>) -> Option<(Creator, MonoNanos)> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -535,44 +370,4 @@ fn read_superblock(directory: BorrowedFd<'_>) -> Option<(Creator, MonoNanos)> {
         start: found.start_timestamp_ns,
     };
     (read == bytes.len()).then_some((creator, found.activity_timestamp_ns))
-}
-
-fn absent_is_fine(result: Result<(), Errno>) -> io::Result<()> {
-    match result {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// A path component without anything that could leave its directory (ambiguities A-8).
-// spec: W-15.21a-2
-fn sanitise(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let name: String = name
-        .chars()
-        .map(|c| if plain(c) { c } else { '_' })
-        .collect();
-    if name.is_empty() {
-        "_".to_owned()
-    } else {
-        name
-    }
-}
-
-/// The effective user's name, or `uid-<number>` where the machine has no name for it.
-fn effective_user() -> String {
-    let uid = rustix::process::geteuid().as_raw();
-    std::fs::read_to_string("/etc/passwd")
-        .ok()
-        .and_then(|passwd| name_of(&passwd, uid))
-        .unwrap_or_else(|| format!("uid-{uid}"))
-}
-
-fn name_of(passwd: &str, uid: u32) -> Option<String> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let number = fields.nth(1)?.parse::<u32>().ok()?;
-        (number == uid).then(|| name.to_owned())
-    })
 }

@@ -13,10 +13,11 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 use tensorpool_wire::{MonoNanos, Seq};
 
-use crate::mapping::{ReadMapping, SlotWrite, WriteMapping};
+use crate::reader::ReadMapping;
 use crate::seqlock::{committed, seq_of};
 use crate::sync::Ordering;
 use crate::words;
+use crate::writer::{SlotWrite, WriteMapping};
 
 /// How long a consumer spins after its last frame. Longer than [`WAKE_AFTER`].
 pub const SPIN: Duration = Duration::from_micros(120);

@@ -44,7 +44,7 @@ pub(crate) fn slot(ring: &Region, index: usize) -> &[AtomicU64; SLOT_WORDS] {
 /// `N` words at `offset`, which is a multiple of 64.
 fn words<const N: usize>(region: &Region, offset: usize) -> &[AtomicU64; N] {
     assert!(
-        offset % 64 == 0 && offset <= region.len() && N * 8 <= region.len() - offset,
+        offset.is_multiple_of(64) && offset <= region.len() && N * 8 <= region.len() - offset,
         "words lie in their region: indices are masked by the layout that sized it"
     );
     // SAFETY: [in-bounds] checked above.
@@ -75,7 +75,12 @@ pub(crate) fn bytes(region: &Region, offset: usize, len: usize) -> NonNull<u8> {
 /// Copies bytes of a region out; `dst.len()` of them, from `offset`.
 pub(crate) fn copy_out(region: &Region, offset: usize, dst: &mut [u8]) {
     let src = bytes(region, offset, dst.len()).as_ptr();
+    #[cfg(not(miri))]
     copy(src, dst.as_mut_ptr(), dst.len());
+    #[cfg(miri)]
+    for (i, byte) in dst.iter_mut().enumerate() {
+        *byte = shared_byte(src, i).load(std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// Copies `src` into a region, to `offset`.
@@ -85,7 +90,12 @@ pub(crate) fn copy_in(region: &Region, offset: usize, src: &[u8]) {
         "only a producer's mapping is written"
     );
     let dst = bytes(region, offset, src.len()).as_ptr();
+    #[cfg(not(miri))]
     copy(src.as_ptr(), dst, src.len());
+    #[cfg(miri)]
+    for (i, byte) in src.iter().enumerate() {
+        shared_byte(dst, i).store(*byte, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// `len` bytes from `src` to `dst`, one of which is shared memory and the other a private slice.
@@ -96,18 +106,11 @@ fn copy(src: *const u8, dst: *mut u8, len: usize) {
     unsafe { std::ptr::copy_nonoverlapping(src, dst, len) }
 }
 
+/// Byte `i` of a checked range of shared memory.
 #[cfg(miri)]
-fn copy(src: *const u8, dst: *mut u8, len: usize) {
-    use std::sync::atomic::{AtomicU8, Ordering};
-    for i in 0..len {
-        // SAFETY: [in-bounds] as above.
-        let from = unsafe { src.add(i) };
-        // SAFETY: [mapped] as above; a byte is an AtomicU8.
-        let from = unsafe { &*from.cast::<AtomicU8>() };
-        // SAFETY: [in-bounds] as above.
-        let to = unsafe { dst.add(i) };
-        // SAFETY: [mapped] as above.
-        let to = unsafe { &*to.cast::<AtomicU8>() };
-        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
+fn shared_byte<'a>(base: *const u8, i: usize) -> &'a std::sync::atomic::AtomicU8 {
+    // SAFETY: [in-bounds] the callers checked the range and `i` lies in it.
+    let at = unsafe { base.add(i) };
+    // SAFETY: [mapped] the callers borrow the region while they copy; a byte is an AtomicU8.
+    unsafe { &*at.cast() }
 }

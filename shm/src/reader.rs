@@ -1,0 +1,214 @@
+//! The consumer's end of a mapping: look, copy the slot, read the payload, ask whether it held.
+
+use tensorpool_wire::{ExpectedSlot, MonoNanos, Seq, Slot, SlotHeader, SlotReject};
+
+use crate::cursor::{Cursor, Look, Start, begun_since, newest_committed};
+use crate::error::{MapError, Poisoned};
+use crate::layout::StreamLayout;
+use crate::mapping::{RegionSource, Regions};
+use crate::pool::PayloadView;
+use crate::region::{Access, MapOptions, Region};
+use crate::seqlock::{self, MAX_SEQ, Miss, Slots};
+use crate::superblock::{self, Creator, SuperblockChange};
+use crate::sync::AtomicU64;
+use crate::words::SLOT_WORDS;
+
+/// The consumer's and relay's end: every region read-only.
+#[derive(Debug)]
+pub struct ReadMapping {
+    regions: Regions,
+}
+
+/// One slot as it was copied out, checked by the seqlock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The frame.
+    pub seq: Seq,
+    /// The slot's 256 bytes, `seq_commit` first, for `wire` to parse.
+    pub bytes: [u8; 256],
+}
+
+// === impl ReadMapping ===
+
+impl ReadMapping {
+    /// Maps all regions of a stream, the header ring first, then the pools in the layout's order.
+    ///
+    /// # Errors
+    /// [`MapError`] names the region and the first rule that it breaks.
+    pub fn map(
+        layout: StreamLayout,
+        sources: Vec<RegionSource>,
+        options: MapOptions,
+    ) -> Result<Self, MapError> {
+        Regions::map(layout, sources, Access::ReadOnly, options).map(|regions| Self { regions })
+    }
+
+    /// The shape that was mapped.
+    #[must_use]
+    pub const fn layout(&self) -> &StreamLayout {
+        &self.regions.layout
+    }
+
+    /// Who created the regions.
+    #[must_use]
+    pub const fn creator(&self) -> Creator {
+        let header = &self.regions.header;
+        Creator {
+            pid: header.pid,
+            start: header.start_timestamp_ns,
+        }
+    }
+
+    /// A cursor at the given place of this ring. It belongs to this mapping.
+    #[must_use]
+    pub fn start(&self, start: Start) -> Cursor {
+        Cursor::start(&self.regions, start)
+    }
+
+    /// Takes one look at the cursor's next slot. Neither waits nor calls the system.
+    ///
+    /// # Errors
+    /// [`Poisoned`] when the ring is gone: nothing will ever come.
+    // spec: W-15.21-1 W-8.3-5
+    pub fn poll(&self, cursor: &mut Cursor) -> Result<Look<Snapshot>, Poisoned> {
+        let look = cursor.poll_slots(&self.regions);
+        self.seen(look)
+    }
+
+    /// Like `poll`, and looks past holes too: to be called before each sleep.
+    ///
+    /// # Errors
+    /// [`Poisoned`] when the ring is gone.
+    pub fn poll_before_sleep(&self, cursor: &mut Cursor) -> Result<Look<Snapshot>, Poisoned> {
+        let look = cursor.poll_slots_before_sleep(&self.regions);
+        self.seen(look)
+    }
+
+    /// Moves the cursor to the newest committed frame; returns how many frames were passed over.
+    pub fn skip_to_newest(&self, cursor: &mut Cursor) -> u64 {
+        cursor.skip_slots_to_newest(&self.regions)
+    }
+
+    /// Copies the slot of frame `seq`, which a descriptor named. One attempt, no waiting.
+    ///
+    /// # Errors
+    /// [`Miss`] says whether it is not there yet or no more; either is one `drops_late`.
+    // spec: W-8.3-5 W-10.2.1-3 W-10.2.1-4
+    pub fn read(&self, seq: Seq) -> Result<Snapshot, Miss> {
+        let words = seqlock::read(self.regions.slot(seq.get()), seq.get())?;
+        Ok(Snapshot::from_words(&words))
+    }
+
+    /// Parses a snapshot and checks it against this mapping.
+    ///
+    /// # Errors
+    /// [`SlotReject`] names the rule that the slot breaks; the frame is dropped.
+    // spec: W-8.3-6 W-10.2.1-7
+    pub fn parse(&self, snapshot: &Snapshot) -> Result<Slot, SlotReject> {
+        SlotHeader::decode(&snapshot.bytes)?.validate(&ExpectedSlot {
+            seq: snapshot.seq,
+            header_nslots: self.regions.layout.nslots(),
+            pools: self.regions.layout.pools(),
+        })
+    }
+
+    /// Whether the slot still holds frame `seq`: everything read of it before this call was whole.
+    // spec: W-8.3-7
+    #[must_use]
+    pub fn is_still(&self, seq: Seq) -> bool {
+        seq.get() <= MAX_SEQ
+            && seqlock::is_still(self.regions.slot(seq.get()), seq.get())
+            && !self.is_poisoned()
+    }
+
+    /// The payload of a parsed frame, in place. `None` only if `slot` is not of this mapping.
+    // spec: W-9-1 W-10.2.1-5 W-10.2.1-6
+    #[must_use]
+    pub fn payload(&self, slot: &Slot) -> Option<PayloadView<'_>> {
+        let pool = self.regions.pools.get(slot.pool_index)?;
+        let len = slot.values_len_bytes;
+        let offset = self
+            .regions
+            .payload_offset(slot.seq.get(), slot.pool_index, len)?;
+        Some(PayloadView::new(
+            self,
+            pool,
+            slot.seq,
+            offset,
+            usize::try_from(len).ok()?,
+        ))
+    }
+
+    /// The newest committed frame; the one that will be first where there is none.
+    #[must_use]
+    pub fn newest(&self) -> Seq {
+        Seq(newest_committed(&self.regions))
+    }
+
+    /// How many more frames the producer can begin before it takes the slot of frame `seq`. 0 when it
+    /// has.
+    #[must_use]
+    pub fn frames_until_overwrite(&self, seq: Seq) -> u64 {
+        if self.is_still(seq) {
+            self.regions.mask() - begun_since(&self.regions, seq.get())
+        } else {
+            0
+        }
+    }
+
+    /// When the creator or producer last said that the stream is alive (header ring).
+    // spec: W-15.1-3
+    #[must_use]
+    pub fn activity(&self) -> MonoNanos {
+        superblock::activity(&self.regions.ring)
+    }
+
+    /// Compares every superblock again with what was mapped: magic, layout, epoch and creator.
+    ///
+    /// # Errors
+    /// [`SuperblockChange`] names the first difference; unmap and wait for another epoch.
+    // spec: W-15.1-2 W-15.14-3 W-15.14-4
+    pub fn recheck(&self) -> Result<(), SuperblockChange> {
+        self.regions.recheck()
+    }
+
+    /// Whether any region has lost its file.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.regions.is_poisoned()
+    }
+
+    /// The mapped regions, the header ring first: for registering memory with a device.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.all().map(|(_, region)| region)
+    }
+
+    pub(crate) fn mark_word(&self, seq: Seq) -> &AtomicU64 {
+        &self.regions.slot(seq.get())[0]
+    }
+
+    fn seen(&self, look: Look<[u64; SLOT_WORDS]>) -> Result<Look<Snapshot>, Poisoned> {
+        match look {
+            Look::Frame(words) => Ok(Look::Frame(Snapshot::from_words(&words))),
+            // Zeros in place of the ring look like frames that are not there yet.
+            Look::Empty if self.regions.ring.is_poisoned() => Err(Poisoned),
+            Look::Empty => Ok(Look::Empty),
+            Look::Skipped(skip) => Ok(Look::Skipped(skip)),
+        }
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    fn from_words(words: &[u64; SLOT_WORDS]) -> Self {
+        let mut bytes = [0; 256];
+        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *chunk = word.to_le_bytes();
+        }
+        Self {
+            seq: Seq(seqlock::seq_of(words[0])),
+            bytes,
+        }
+    }
+}

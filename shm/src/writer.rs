@@ -1,0 +1,162 @@
+//! The producer's end of a mapping: begin a slot, write its payload, commit it.
+
+use std::sync::Arc;
+
+use tensorpool_wire::{MonoNanos, Seq};
+
+use crate::error::{BeginError, MapError, Poisoned};
+use crate::layout::StreamLayout;
+use crate::mapping::{RegionSource, Regions};
+use crate::pool::PayloadMut;
+use crate::region::{Access, MapOptions, Region};
+use crate::seqlock::{self, MAX_SEQ, Slots};
+use crate::superblock;
+use crate::sync::AtomicU64;
+use crate::words::SLOT_WORDS;
+
+/// The producer's end: every region writable. There is one writer, so writing takes `&mut self`.
+#[derive(Debug)]
+pub struct WriteMapping {
+    regions: Arc<Regions>,
+}
+
+/// Keeps a stream's activity word fresh from another thread than the one that writes frames.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    regions: Arc<Regions>,
+}
+
+/// A frame being written: begun, not committed. Dropping it leaves the slot in progress; the number
+/// may then be begun again (docs/extensions.md, "Holes").
+#[derive(Debug)]
+pub struct SlotWrite<'a> {
+    slot: &'a [AtomicU64; SLOT_WORDS],
+    seq: u64,
+    payload: PayloadMut<'a>,
+}
+
+// === impl WriteMapping ===
+
+impl WriteMapping {
+    /// Maps all regions of a stream for writing, the header ring first, then the pools in order.
+    ///
+    /// # Errors
+    /// [`MapError`] names the region and the first rule that it breaks.
+    // spec: D-2.2-1
+    pub fn map(
+        layout: StreamLayout,
+        sources: Vec<RegionSource>,
+        options: MapOptions,
+    ) -> Result<Self, MapError> {
+        Regions::map(layout, sources, Access::ReadWrite, options).map(|regions| Self {
+            regions: Arc::new(regions),
+        })
+    }
+
+    /// The shape that was mapped.
+    #[must_use]
+    pub fn layout(&self) -> &StreamLayout {
+        &self.regions.layout
+    }
+
+    /// Begins frame `seq` with its payload in the pool at `pool_index`: from here on no reader takes
+    /// the slot's former frame. Never waits (W-15.4-1).
+    ///
+    /// # Errors
+    /// [`BeginError`]; no byte was changed.
+    // spec: W-8.3-2 W-15.4-1
+    pub fn begin(&mut self, seq: Seq, pool_index: usize) -> Result<SlotWrite<'_>, BeginError> {
+        let regions = &*self.regions;
+        if seq.get() > MAX_SEQ {
+            return Err(BeginError::SeqOutOfRange);
+        }
+        let no_such_pool = BeginError::NoSuchPool { index: pool_index };
+        let pool = regions.pools.get(pool_index).ok_or(no_such_pool)?;
+        let stride = regions
+            .layout
+            .pools()
+            .get(pool_index)
+            .ok_or(no_such_pool)?
+            .stride_bytes;
+        let offset = regions
+            .payload_offset(seq.get(), pool_index, stride)
+            .ok_or(no_such_pool)?;
+        if regions.ring.is_poisoned() || pool.is_poisoned() {
+            return Err(Poisoned.into());
+        }
+        let slot = regions.slot(seq.get());
+        seqlock::begin(slot, seq.get());
+        let len = usize::try_from(stride).map_err(|_| no_such_pool)?;
+        Ok(SlotWrite {
+            slot,
+            seq: seq.get(),
+            payload: PayloadMut::new(pool, offset, len),
+        })
+    }
+
+    /// The mapped regions, the header ring first: for registering memory with a device.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.all().map(|(_, region)| region)
+    }
+
+    /// A handle that refreshes the activity words from any thread. It keeps the memory mapped.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        Activity {
+            regions: Arc::clone(&self.regions),
+        }
+    }
+
+    /// Whether any region has lost its file.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.regions.is_poisoned()
+    }
+
+    pub(crate) fn mark_word(&self, seq: Seq) -> &AtomicU64 {
+        &self.regions.slot(seq.get())[0]
+    }
+}
+
+// === impl SlotWrite ===
+
+impl<'a> SlotWrite<'a> {
+    /// The frame.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        Seq(self.seq)
+    }
+
+    pub(crate) const fn mark_word(&self) -> &'a AtomicU64 {
+        &self.slot[0]
+    }
+
+    /// The whole payload slot, `stride_bytes` long.
+    pub const fn payload(&mut self) -> &mut PayloadMut<'a> {
+        &mut self.payload
+    }
+
+    /// Writes the slot header and commits the frame. The first eight bytes of `header` are ignored:
+    /// `seq_commit` is written last, with release.
+    // spec: W-8.3-3 W-8.3-4
+    pub fn commit(self, header: &[u8; 256]) {
+        let mut words = [0; SLOT_WORDS];
+        for (word, bytes) in words.iter_mut().zip(header.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        seqlock::write_words(self.slot, &words);
+        seqlock::commit(self.slot, self.seq);
+    }
+}
+
+// === impl Activity ===
+
+impl Activity {
+    /// Says in every superblock that the stream is alive at `now`.
+    // spec: W-7.1-4
+    pub fn refresh(&self, now: MonoNanos) {
+        for (_, region) in self.regions.all() {
+            superblock::refresh_activity(region, now);
+        }
+    }
+}
