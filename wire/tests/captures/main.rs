@@ -1,4 +1,5 @@
 //! Recordings of the C implementation, read as a consumer would read them. README.md says what they are.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../hex/mod.rs"]
 mod hex;

@@ -57,7 +57,7 @@ impl Show for String {
             b' '..=b'~' if byte != b'"' && byte != b'\\' => char::from(byte).to_string(),
             other => format!("\\x{other:02x}"),
         });
-        format!("\"{}\"", text.collect::<String>())
+        format!("\"{}\"", text.collect::<Self>())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Byte samples of the layouts, packed by hand by somebody else: each decodes to its end and encodes back
 //! to the same bytes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../hex/mod.rs"]
 mod hex;
