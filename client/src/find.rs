@@ -26,6 +26,10 @@ pub(crate) struct Surroundings {
     pub(crate) aeron_dir: Option<OsString>,
     pub(crate) allowed_base_dirs: Option<OsString>,
     pub(crate) run_dir: PathBuf,
+    /// More directories that regions may lie in, from the builder.
+    pub(crate) more_bases: Vec<PathBuf>,
+    /// A media driver that the builder names; no socket is looked for then.
+    pub(crate) aeron_only: Option<PathBuf>,
 }
 
 /// One driver that may be there.
@@ -68,6 +72,8 @@ impl Surroundings {
             aeron_dir: var("TENSORPOOL_AERON_DIR"),
             allowed_base_dirs: var("TENSORPOOL_ALLOWED_BASE_DIRS"),
             run_dir: PathBuf::from(RUN_DIR),
+            more_bases: Vec::new(),
+            aeron_only: None,
         }
     }
 
@@ -80,6 +86,10 @@ impl Surroundings {
         if let Some(path) = explicit {
             looked.at(format!("{} (the builder's socket)", path.display()));
             return (vec![socket(path)], looked);
+        }
+        if let Some(dir) = &self.aeron_only {
+            looked.at(format!("{} (the builder's media driver)", dir.display()));
+            return (vec![Candidate::Aeron { dir: dir.clone() }], looked);
         }
         if let Some(path) = &self.socket {
             let path = Path::new(path);
@@ -128,6 +138,7 @@ impl Surroundings {
         if let Some(more) = &self.allowed_base_dirs {
             dirs.extend(std::env::split_paths(more).filter(|dir| dir.is_absolute()));
         }
+        dirs.extend(self.more_bases.iter().cloned());
         dirs
     }
 

@@ -98,6 +98,10 @@ impl EpochWatch {
         }
     }
 
+    pub(crate) const fn stream(&self) -> StreamId {
+        self.stream
+    }
+
     /// How old an announce or an activity stamp may be, in nanoseconds.
     pub(crate) const fn fresh_ns(&self) -> u64 {
         self.announce_period_ns.saturating_mul(FRESH_PERIODS)

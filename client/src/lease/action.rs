@@ -94,6 +94,9 @@ pub enum LeaseEnd {
     /// An announce shows a higher epoch: the stream has another producer or none.
     #[error("the stream went on to a higher epoch without this producer")]
     Superseded,
+    /// A driver that was lost came back and gave new memory in place of the old.
+    #[error("the driver came back and replaced the stream's memory")]
+    Replaced,
     /// The regions are not what was granted, or no longer.
     #[error("the mapped regions can no longer be used")]
     Unusable,
@@ -112,6 +115,7 @@ impl LeaseEnd {
             Self::DeadlinePassed => "deadline_passed",
             Self::KeepaliveFailed => "keepalive_failed",
             Self::Superseded => "superseded",
+            Self::Replaced => "replaced",
             Self::Unusable => "unusable",
         }
     }

@@ -1,0 +1,530 @@
+//! Reads frames of one stream in place.
+//!
+//! The data path of a consumer: it looks at the ring or at descriptors, checks each slot, counts every
+//! frame that it does not deliver, and never waits for a producer. Nothing in it allocates or calls
+//! the system, except the naps of [`Consumer::wait`]. What happens between it and the driver is the
+//! conductor's business.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tensorpool_shm::{
+    Cursor, ForkGuard, Idle, IdlePolicy, Look, Region, Snapshot, Start as CursorStart,
+};
+use tensorpool_transport::pubsub::Subscription;
+use tensorpool_wire::{FrameDescriptor, FrameProgress, MonoNanos, Seq, StreamId, TraceId};
+
+use crate::client::AttachmentHandle;
+use crate::clock::mono_now;
+use crate::error::PollError;
+use crate::frame::{Found, Frame};
+use crate::handover::{Change, Seat, Status};
+use crate::mapping::Mapped;
+use crate::metadata::{Metadata, MetadataCell};
+use crate::progress::ProgressInbox;
+use crate::stats::{ConsumerCounters, ConsumerStats, DropReason, bump};
+
+/// How many dropped frames one poll gets over before it says that nothing is there.
+const DROPS_PER_POLL: u32 = 8;
+/// How many descriptors one [`Consumer::latest`] gets over.
+const DESCRIPTORS_PER_POLL: u32 = 4_096;
+
+/// Where the first attach begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    /// With the newest committed frame.
+    #[default]
+    Newest,
+    /// With the next frame to be committed.
+    Next,
+}
+
+impl Start {
+    pub(crate) const fn cursor(self) -> CursorStart {
+        match self {
+            Self::Newest => CursorStart::Newest,
+            Self::Next => CursorStart::Next,
+        }
+    }
+}
+
+/// How a consumer learns of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notify {
+    /// From the slots themselves. The only way on a socket.
+    Ring,
+    /// From descriptors. The default on Aeron, and only there.
+    Descriptor,
+}
+
+/// What a consumer shares with its conductor and its frames.
+#[derive(Debug)]
+pub(crate) struct ConsumerShared {
+    pub(crate) counters: ConsumerCounters,
+    pub(crate) metadata: MetadataCell,
+    pub(crate) progress: ProgressInbox,
+    pub(crate) guard: ForkGuard,
+    pub(crate) descriptors: DescriptorMail,
+}
+
+/// A subscription on its way to the data path.
+#[derive(Default)]
+pub(crate) struct DescriptorMail(Mutex<Option<Box<dyn Subscription + Send>>>);
+
+impl fmt::Debug for DescriptorMail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DescriptorMail")
+    }
+}
+
+impl DescriptorMail {
+    pub(crate) fn post(&self, subscription: Box<dyn Subscription + Send>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(subscription);
+    }
+
+    fn take(&self) -> Option<Box<dyn Subscription + Send>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A reader of one stream. Attached again and mapped again by its client, without being asked.
+pub struct Consumer {
+    seat: Seat<Arc<Mapped>>,
+    reading: Option<Reading>,
+    notify: Notify,
+    descriptors: Option<Box<dyn Subscription + Send>>,
+    idle: IdlePolicy,
+    /// Nanoseconds between two delivered frames at least; 0: all.
+    min_gap_ns: u64,
+    last_delivered: Option<MonoNanos>,
+    found: Option<Found>,
+    shared: Arc<ConsumerShared>,
+    handle: AttachmentHandle,
+}
+
+#[derive(Debug)]
+struct Reading {
+    mapped: Arc<Mapped>,
+    cursor: Cursor,
+    /// The number that a descriptor should carry next.
+    expected: Option<Seq>,
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("stream", &self.handle.stream())
+            .field("notify", &self.notify)
+            .field("is_mapped", &self.reading.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    pub(crate) fn new(
+        seat: Seat<Arc<Mapped>>,
+        notify: Notify,
+        max_rate_hz: u32,
+        shared: Arc<ConsumerShared>,
+        handle: AttachmentHandle,
+    ) -> Self {
+        Self {
+            seat,
+            reading: None,
+            notify,
+            descriptors: None,
+            idle: IdlePolicy::default(),
+            min_gap_ns: 1_000_000_000_u64
+                .checked_div(u64::from(max_rate_hz))
+                .unwrap_or(0),
+            last_delivered: None,
+            found: None,
+            shared,
+            handle,
+        }
+    }
+
+    /// The next frame, if it is there. Never waits, never calls the system.
+    ///
+    /// # Errors
+    /// [`PollError::LeaseEnded`] once per lost lease; the client attaches again by itself.
+    // spec: W-15.21-1 X-1-8
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Frame<'_>>, PollError> {
+        self.found = self.look()?;
+        Ok(self.frame())
+    }
+
+    /// The newest frame, if there is one that was not delivered yet. Frames before it are passed over
+    /// and counted as [`DropReason::PassedOver`].
+    ///
+    /// # Errors
+    /// As for [`Consumer::next`].
+    pub fn latest(&mut self) -> Result<Option<Frame<'_>>, PollError> {
+        self.switch_if_changed()?;
+        self.found = match self.notify {
+            Notify::Ring => {
+                if let Some(reading) = &mut self.reading {
+                    let passed = reading.mapped.regions.skip_to_newest(&mut reading.cursor);
+                    self.shared
+                        .counters
+                        .drop_frames(DropReason::PassedOver, passed);
+                }
+                self.look()?
+            }
+            Notify::Descriptor => {
+                let mut newest = None;
+                for _ in 0..DESCRIPTORS_PER_POLL {
+                    let Some(found) = self.look()? else { break };
+                    if newest.replace(found).is_some() {
+                        self.shared.counters.drop_frames(DropReason::PassedOver, 1);
+                    }
+                }
+                newest
+            }
+        };
+        Ok(self.frame())
+    }
+
+    /// The next frame, waiting for it up to `timeout`: first spinning, later sleeping in naps of at
+    /// most a millisecond.
+    ///
+    /// # Errors
+    /// As for [`Consumer::next`].
+    // spec: X-1-22 X-1-24
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Frame<'_>>, PollError> {
+        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = mono_now().saturating_add(nanos);
+        loop {
+            self.found = self.look()?;
+            if self.found.is_some() {
+                break;
+            }
+            match self.idle.next(mono_now(), deadline) {
+                Idle::Spin => std::hint::spin_loop(),
+                Idle::TimedOut => break,
+                Idle::Nap(at_most) => {
+                    self.found = self.nap(at_most)?;
+                    if self.found.is_some() {
+                        break;
+                    }
+                }
+            }
+        }
+        if self.found.is_some() {
+            self.idle.on_frame(mono_now());
+        }
+        Ok(self.frame())
+    }
+
+    /// A look past holes and, if nothing is there, one sleep.
+    fn nap(&mut self, at_most: Duration) -> Result<Option<Found>, PollError> {
+        let Some(reading) = &mut self.reading else {
+            self.seat
+                .handover
+                .wait_for(at_most, |status, _| status.is_mapped.then_some(()));
+            return Ok(None);
+        };
+        let next = match self.notify {
+            Notify::Ring => {
+                let look = reading
+                    .mapped
+                    .regions
+                    .poll_before_sleep(&mut reading.cursor);
+                match look {
+                    Ok(Look::Empty) => {}
+                    Ok(Look::Frame(snapshot)) => {
+                        return Ok(check(&self.shared, reading, &snapshot, None));
+                    }
+                    Ok(Look::Skipped(skip)) => {
+                        self.shared.counters.drop_frames(skip.into(), skip.lost());
+                        return Ok(None);
+                    }
+                    Err(_) => return Ok(None),
+                }
+                reading.cursor.next()
+            }
+            Notify::Descriptor => reading
+                .expected
+                .unwrap_or_else(|| reading.mapped.regions.newest()),
+        };
+        reading.mapped.regions.nap(next, at_most);
+        Ok(None)
+    }
+
+    /// Counters since the consumer was built.
+    #[must_use]
+    pub fn stats(&self) -> ConsumerStats {
+        self.shared.counters.snapshot()
+    }
+
+    /// How the attachment stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.seat.handover.status()
+    }
+
+    /// The latest description of the stream; version 0 if none has come.
+    #[must_use]
+    pub fn metadata(&self) -> Arc<Metadata> {
+        self.shared.metadata.get()
+    }
+
+    /// The next progress message, where the consumer was built with progress. A prefix of a frame is
+    /// read with [`Consumer::prefix`].
+    #[must_use]
+    pub fn progress(&mut self) -> Option<FrameProgress> {
+        self.shared.progress.next()
+    }
+
+    /// The frame that a progress message is about, if it is committed: bytes up to
+    /// `payload_bytes_filled` of it may be read. A frame that is still in progress is `None`, since
+    /// nothing but the commit says that bytes are the frame's.
+    ///
+    /// # Errors
+    /// As for [`Consumer::next`].
+    // spec: W-10.2.2-2 W-10.2.2-3 W-10.2.2-4
+    pub fn prefix(&mut self, progress: &FrameProgress) -> Result<Option<Frame<'_>>, PollError> {
+        self.switch_if_changed()?;
+        self.found = None;
+        if let Some(reading) = &mut self.reading
+            && reading.mapped.regions.layout().epoch() == progress.epoch
+            && let Ok(snapshot) = reading.mapped.regions.read(progress.seq)
+            && let Ok(slot) = reading.mapped.regions.parse(&snapshot)
+            && progress.payload_bytes_filled <= u64::from(slot.values_len_bytes)
+        {
+            self.found = Some(Found { slot, trace: None });
+        }
+        Ok(self.frame())
+    }
+
+    /// The stream's number; 0 until the first attach where it was asked for by name.
+    #[must_use]
+    pub fn stream(&self) -> StreamId {
+        self.handle.stream()
+    }
+
+    /// The mapped memory, for registering it with a device (`cudaHostRegister`). It stays mapped as
+    /// long as the value lives; ask again after each change of epoch. `None` while nothing is mapped.
+    ///
+    /// # Errors
+    /// As for [`Consumer::next`].
+    pub fn memory(&mut self) -> Result<Option<Memory>, PollError> {
+        self.switch_if_changed()?;
+        Ok(self.reading.as_ref().map(|reading| Memory {
+            mapped: Arc::clone(&reading.mapped),
+        }))
+    }
+
+    fn frame(&self) -> Option<Frame<'_>> {
+        let (reading, found) = (self.reading.as_ref()?, self.found.as_ref()?);
+        Some(Frame::new(&reading.mapped, &self.shared, found))
+    }
+
+    #[inline]
+    fn look(&mut self) -> Result<Option<Found>, PollError> {
+        self.switch_if_changed()?;
+        if self.reading.is_none() {
+            return Ok(None);
+        }
+        for _ in 0..DROPS_PER_POLL {
+            let found = match self.notify {
+                Notify::Ring => self.look_at_ring(),
+                Notify::Descriptor => self.look_at_descriptors(),
+            };
+            match found {
+                Looked::Nothing => return Ok(None),
+                Looked::Dropped => {}
+                Looked::Found(found) if self.is_too_soon(&found) => {
+                    self.shared.counters.drop_frames(DropReason::RateLimited, 1);
+                }
+                Looked::Found(found) => return Ok(Some(found)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_at_ring(&mut self) -> Looked {
+        let Some(reading) = &mut self.reading else {
+            return Looked::Nothing;
+        };
+        match reading.mapped.regions.poll(&mut reading.cursor) {
+            Ok(Look::Empty) => Looked::Nothing,
+            Ok(Look::Frame(snapshot)) => {
+                check(&self.shared, reading, &snapshot, None).map_or(Looked::Dropped, Looked::Found)
+            }
+            Ok(Look::Skipped(skip)) => {
+                self.shared.counters.drop_frames(skip.into(), skip.lost());
+                self.shared
+                    .counters
+                    .lag
+                    .fetch_max(skip.lost(), Ordering::Relaxed);
+                Looked::Dropped
+            }
+            // The conductor notices by itself, unmaps and maps anew (X-1-30).
+            Err(_) => Looked::Nothing,
+        }
+    }
+
+    // spec: W-10.2.1-2 W-10.2.1-4
+    fn look_at_descriptors(&mut self) -> Looked {
+        let (Some(reading), Some(descriptors)) = (&mut self.reading, &mut self.descriptors) else {
+            return Looked::Nothing;
+        };
+        let mut heard = None;
+        let polled = descriptors.poll(1, &mut |bytes, _| {
+            heard = FrameDescriptor::decode(bytes).ok()
+        });
+        match (polled, heard) {
+            (Ok(0) | Err(_), _) => Looked::Nothing,
+            (Ok(_), None) => Looked::Dropped,
+            (Ok(_), Some(descriptor)) => follow(&self.shared, reading, &descriptor),
+        }
+    }
+
+    /// Whether the frame comes before the rate that was asked for allows it. Measured by the frame's
+    /// own time, or by ours where it has none.
+    // spec: W-11-1
+    fn is_too_soon(&mut self, found: &Found) -> bool {
+        if self.min_gap_ns == 0 {
+            return false;
+        }
+        let now = found.slot.timestamp_ns.unwrap_or_else(mono_now);
+        if self
+            .last_delivered
+            .is_some_and(|last| now.saturating_since(last) < self.min_gap_ns)
+        {
+            return true;
+        }
+        self.last_delivered = Some(now);
+        false
+    }
+
+    #[inline]
+    fn switch_if_changed(&mut self) -> Result<(), PollError> {
+        // spec: X-2-24
+        if self.shared.guard.is_forked_child() {
+            return Err(PollError::ForkedChild);
+        }
+        if self.seat.has_change() {
+            self.switch()
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn switch(&mut self) -> Result<(), PollError> {
+        if let Some(subscription) = self.shared.descriptors.take() {
+            self.descriptors = Some(subscription);
+        }
+        match self.seat.take() {
+            Change::Nothing => {}
+            Change::Unmap => self.reading = None,
+            Change::Ended(end) => {
+                self.reading = None;
+                return Err(PollError::LeaseEnded(end));
+            }
+            Change::Map(mapped) => {
+                let cursor = mapped.regions.start(mapped.start);
+                self.reading = Some(Reading {
+                    mapped,
+                    cursor,
+                    expected: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Looked {
+    Nothing,
+    Dropped,
+    Found(Found),
+}
+
+/// Turns a snapshot into a frame, or into a counted drop.
+fn check(
+    shared: &ConsumerShared,
+    reading: &mut Reading,
+    snapshot: &Snapshot,
+    trace: Option<TraceId>,
+) -> Option<Found> {
+    match reading.mapped.regions.parse(snapshot) {
+        Ok(slot) => {
+            bump(&shared.counters.delivered, 1);
+            shared
+                .counters
+                .seen
+                .store(slot.seq.get() + 1, Ordering::Relaxed);
+            Some(Found { slot, trace })
+        }
+        Err(reject) => {
+            shared.counters.drop_frames(DropReason::from(&reject), 1);
+            None
+        }
+    }
+}
+
+/// Reads the frame that a descriptor names. One attempt, no waiting.
+fn follow(shared: &ConsumerShared, reading: &mut Reading, descriptor: &FrameDescriptor) -> Looked {
+    let layout = reading.mapped.regions.layout();
+    // Descriptors of several streams may share a channel: another stream's is not a drop.
+    if descriptor.stream_id != layout.stream_id() {
+        return Looked::Dropped;
+    }
+    // spec: W-10.2.1-2
+    if descriptor.epoch != layout.epoch() {
+        shared.counters.drop_frames(DropReason::OtherEpoch, 1);
+        return Looked::Dropped;
+    }
+    let seq = descriptor.seq;
+    match reading.expected {
+        Some(expected) if seq < expected => {
+            shared.counters.drop_frames(DropReason::SeqRegression, 1);
+            return Looked::Dropped;
+        }
+        // spec: W-15.4-2: the first number seen is no gap.
+        Some(expected) if seq > expected => {
+            shared
+                .counters
+                .drop_frames(DropReason::Gap, seq.get() - expected.get());
+        }
+        Some(_) | None => {}
+    }
+    if seq <= Seq::MAX {
+        reading.expected = Some(Seq(seq.get() + 1));
+    }
+    match reading.mapped.regions.read(seq) {
+        Ok(snapshot) => check(shared, reading, &snapshot, descriptor.trace_id)
+            .map_or(Looked::Dropped, Looked::Found),
+        // spec: W-15.3-1 W-15.3-2
+        Err(miss) => {
+            shared.counters.drop_frames(miss.into(), 1);
+            Looked::Dropped
+        }
+    }
+}
+
+/// The mapped memory of one epoch. Keeps it mapped.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    mapped: Arc<Mapped>,
+}
+
+impl Memory {
+    /// The regions, the header ring first, then the pools in the order of the attach answer. Each has
+    /// a page-aligned base and a length; other processes write to the bytes at any time.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.mapped.regions.regions()
+    }
+
+    /// Whether the memory still belongs to the current lease and epoch.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        !self.mapped.life.is_over()
+    }
+}

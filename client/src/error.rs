@@ -1,0 +1,358 @@
+//! One error per operation. Each message names the thing, the limit and the fix; causes are `source`.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tensorpool_shm::{CopyError, FaultError, Poisoned};
+use tensorpool_transport::socket::ConnectError;
+use tensorpool_wire::TensorReject;
+
+use crate::find::Looked;
+use crate::lease::{AttachFailure, LeaseEnd, Retry};
+use crate::mapping::RegionError;
+
+/// Why an attempt to connect, attach or map failed. The client tries again by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No driver was found at all.
+    #[error(
+        "no driver was found; looked at {looked}; start tensorpool-node-driver, or set TENSORPOOL_SOCKET or TENSORPOOL_AERON_DIR"
+    )]
+    NoDriver {
+        /// Where was looked.
+        looked: Looked,
+    },
+    /// A driver's socket is there but cannot be used.
+    #[error("{hint}")]
+    Connect {
+        /// What to do about it.
+        hint: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// Aeron is configured and this build has none.
+    #[error("the media driver {} was chosen, but this client was built without the cargo feature `aeron`", dir.display())]
+    AeronNotBuilt {
+        /// The media driver's directory.
+        dir: PathBuf,
+    },
+    /// Descriptors only travel on Aeron (X-1-2).
+    #[error("descriptors only travel on Aeron, and the driver was found at the socket {}; use Notify::Ring", socket.display())]
+    DescriptorsNeedAeron {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// Trace ids only travel in descriptors (X-2-64).
+    #[error("trace ids travel in descriptors, which need Aeron, and the driver was found at the socket {}", socket.display())]
+    TraceNeedsAeron {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The stream's frames are to come by another way than shared memory, which this client lacks.
+    #[error(
+        "the driver sends this consumer to `{uri}` instead of shared memory; no such way is supported, so take the consumer off it there"
+    )]
+    Fallback {
+        /// The payload fallback URI; empty if none was given.
+        uri: String,
+    },
+    /// Aeron could not be reached.
+    #[error("the media driver at {} cannot be used: {text}", dir.display())]
+    Aeron {
+        /// The media driver's directory.
+        dir: PathBuf,
+        /// Why.
+        text: String,
+    },
+    /// The driver did not answer which streams it has.
+    #[error("{place} did not answer a discovery request within {} ms; is it a Tensorpool driver?", waited.as_millis())]
+    Silent {
+        /// The socket or Aeron directory.
+        place: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// No driver that was found has the stream.
+    #[error(
+        "stream `{stream}` is not known at {places}; check its name, or the driver's configuration"
+    )]
+    NoSuchStream {
+        /// The name or number asked for.
+        stream: String,
+        /// The sockets or directories that were asked.
+        places: String,
+    },
+    /// The connection broke.
+    #[error("the driver went away: {text}")]
+    Lost {
+        /// In the transport's words.
+        text: String,
+    },
+    /// The driver refused, or its answer cannot be used.
+    #[error("stream `{stream}` could not be attached{}", hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+    Attach {
+        /// The name or number asked for.
+        stream: String,
+        /// What to do about it, where that is known.
+        hint: Option<String>,
+        /// Why.
+        #[source]
+        source: AttachFailure,
+    },
+    /// The regions were refused.
+    #[error("stream `{stream}` was granted but its memory cannot be used")]
+    Regions {
+        /// The name or number asked for.
+        stream: String,
+        /// Why.
+        #[source]
+        source: RegionError,
+    },
+}
+
+impl AttachError {
+    /// Bounded label for metrics.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NoDriver { .. } => "no_driver",
+            Self::Connect { source, .. } => source.reason(),
+            Self::AeronNotBuilt { .. } => "aeron_not_built",
+            Self::DescriptorsNeedAeron { .. } => "descriptors_need_aeron",
+            Self::TraceNeedsAeron { .. } => "trace_needs_aeron",
+            Self::Fallback { .. } => "fallback",
+            Self::Aeron { .. } => "aeron",
+            Self::Silent { .. } => "silent",
+            Self::NoSuchStream { .. } => "no_such_stream",
+            Self::Lost { .. } => "lost",
+            Self::Attach { source, .. } => source.reason(),
+            Self::Regions { source, .. } => source.reason(),
+        }
+    }
+
+    /// Whether the client's own further attempts can help without somebody changing something.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::NoDriver { .. }
+            | Self::Aeron { .. }
+            | Self::Silent { .. }
+            | Self::Lost { .. } => Retry::Backoff,
+            Self::Connect { source, .. } if source.is_retryable() => Retry::Backoff,
+            Self::Connect { .. }
+            | Self::NoSuchStream { .. }
+            | Self::Regions { .. }
+            | Self::Fallback { .. } => Retry::AwaitChange,
+            Self::AeronNotBuilt { .. }
+            | Self::DescriptorsNeedAeron { .. }
+            | Self::TraceNeedsAeron { .. } => Retry::Never,
+            Self::Attach { source, .. } => source.retry(),
+        }
+    }
+
+    pub(crate) fn connect(source: ConnectError) -> Self {
+        Self::Connect {
+            hint: connect_hint(&source),
+            source,
+        }
+    }
+
+    pub(crate) fn attach(stream: String, source: AttachFailure) -> Self {
+        let hint = match &source {
+            AttachFailure::Refused { text, .. } => refusal_hint(text),
+            AttachFailure::Malformed(_)
+            | AttachFailure::TimedOut { .. }
+            | AttachFailure::MapFailed => None,
+        };
+        Self::Attach {
+            stream,
+            hint,
+            source,
+        }
+    }
+}
+
+fn connect_hint(error: &ConnectError) -> String {
+    let (path, source) = match error {
+        ConnectError::NoDriver { path, source } | ConnectError::Failed { path, source } => {
+            (path, source)
+        }
+    };
+    let path = path.display();
+    match source.kind() {
+        io::ErrorKind::NotFound => format!(
+            "no driver has its socket at {path}; start tensorpool-node-driver or correct the path"
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            format!("no driver listens at {path}; the file is left from one that stopped")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "permission denied on the driver's socket {path}; join the group that owns it, or widen the \
+             driver's socket.mode"
+        ),
+        _ => format!("the driver's socket {path} cannot be used"),
+    }
+}
+
+/// The fix for a refusal, by the texts that drivers send.
+fn refusal_hint(text: &str) -> Option<String> {
+    let fixes = [
+        (
+            "producer already attached",
+            "a stream has one producer: stop the other one, or wait until its lease ends",
+        ),
+        (
+            "stream not provisioned",
+            "add the stream to the driver's configuration, or allow dynamic streams there",
+        ),
+        (
+            "hugepages",
+            "give the driver's shm.base_dir a hugetlbfs mount, or ask for any pages",
+        ),
+        (
+            "standard pages",
+            "the driver has hugepages only: do not ask for standard ones",
+        ),
+        (
+            "client_id",
+            "leave the client id to the client, or choose another",
+        ),
+        (
+            "node_id",
+            "choose another node id, or leave it to the driver",
+        ),
+        (
+            "shm creation failed",
+            "the driver's log names the bytes needed and free",
+        ),
+        (
+            "layout version",
+            "the driver runs another layout version: upgrade the older side",
+        ),
+    ];
+    fixes
+        .iter()
+        .find(|(words, _)| text.contains(words))
+        .map(|(_, fix)| (*fix).to_owned())
+}
+
+/// Why no producer or consumer was built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The attach failed for a reason that does not pass by itself.
+    #[error("the stream cannot be used")]
+    Attach(#[source] Arc<AttachError>),
+    /// The time is over; the last failure is the cause, if there was one.
+    #[error("the stream was not there within {} ms{}", after.as_millis(), last_words(last.as_deref()))]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+        /// The last failed attempt.
+        last: Option<Arc<AttachError>>,
+    },
+    /// The client that it belongs to is closed.
+    #[error("the client was closed")]
+    Closed,
+    /// The guard against use in forked children could not be made.
+    #[error("the kernel gives no memory for the fork guard")]
+    ForkGuard(#[source] io::Error),
+    /// The client could not start.
+    #[error("the client could not be started")]
+    Client(#[source] ClientError),
+}
+
+fn last_words(last: Option<&AttachError>) -> String {
+    use std::error::Error as _;
+    let Some(last) = last else {
+        return String::new();
+    };
+    let mut words = format!(": {last}");
+    let mut cause = last.source();
+    while let Some(error) = cause {
+        words.push_str(": ");
+        words.push_str(&error.to_string());
+        cause = error.source();
+    }
+    words
+}
+
+/// Why a client could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The SIGBUS handler could not be installed.
+    #[error("truncated regions could not be guarded against")]
+    Fault(#[from] FaultError),
+    /// No thread or descriptor left.
+    #[error("the conductor could not be started")]
+    Start(#[source] io::Error),
+}
+
+/// Why a poll gave no frame, beside there being none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PollError {
+    /// The lease is over. Told once; the client attaches again by itself, and later polls find the
+    /// new frames.
+    #[error("the lease ended")]
+    LeaseEnded(#[source] LeaseEnd),
+    /// The caller runs in a forked child, which has none of the memory.
+    #[error("a forked child cannot use its parent's attachment; build a new one in the child")]
+    ForkedChild,
+}
+
+/// Why a slot was not claimed or committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// No lease yet, or a new one is on its way.
+    #[error("the producer is not attached yet; the client is trying")]
+    NotAttached,
+    /// The lease is over. The client attaches again by itself.
+    #[error("the lease ended")]
+    LeaseEnded(#[source] LeaseEnd),
+    /// No pool is large enough (W-9-4).
+    #[error(
+        "the tensor has {len_bytes} bytes, the stream's largest pool holds {largest_bytes}; give the stream a larger pool"
+    )]
+    TooLarge {
+        /// Bytes of the tensor.
+        len_bytes: u32,
+        /// Bytes of the largest slot.
+        largest_bytes: u32,
+    },
+    /// The bytes are not as many as the tensor needs.
+    #[error("the tensor needs {expected_bytes} bytes, {found_bytes} were given")]
+    Length {
+        /// Bytes of the tensor.
+        expected_bytes: u32,
+        /// Bytes given.
+        found_bytes: usize,
+    },
+    /// More bytes than a tensor can have.
+    #[error("the bytes cannot be a tensor")]
+    Shape(#[source] TensorReject),
+    /// The memory lost its pages; the client attaches again by itself.
+    #[error("the stream's memory is gone")]
+    Poisoned(#[source] Poisoned),
+    /// The epoch has used up its numbers.
+    #[error("the epoch has used up its 2^63-1 sequence numbers; detach and attach again")]
+    SeqExhausted,
+    /// The caller runs in a forked child, which has none of the memory.
+    #[error("a forked child cannot use its parent's attachment; build a new one in the child")]
+    ForkedChild,
+}
+
+/// Why a frame's bytes were not copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The copy itself failed.
+    #[error("the frame was not copied")]
+    Copy(#[source] CopyError),
+    /// The lease or the epoch ended.
+    #[error("the frame's lease or epoch has ended")]
+    Ended,
+    /// The caller runs in a forked child, which has none of the memory.
+    #[error("a forked child cannot use its parent's frames")]
+    ForkedChild,
+}

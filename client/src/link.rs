@@ -1,0 +1,526 @@
+//! The way to a driver: finding it, asking it for the stream, and the messages in between.
+//!
+//! A link belongs to one attachment, so a socket's close ends exactly that attachment's lease. It
+//! owns the connection and the discovery that comes before the first attach. It refuses to know what
+//! a lease is: it says when the way is up, failed, or down.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tensorpool_transport::port::ClientPort;
+use tensorpool_transport::pubsub::{Dead, SendError};
+use tensorpool_transport::socket::SocketClient;
+use tensorpool_wire::{
+    ClientId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus, LogicalStream,
+    Message, MonoNanos, StreamId,
+};
+
+use crate::error::AttachError;
+use crate::find::{Candidate, Looked, Rebase, Surroundings};
+
+/// How long a driver may take to say which streams it has.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages taken from a port in one cycle, so that a flood cannot keep the lease from its deadlines.
+const POLLS_PER_CYCLE: usize = 32;
+
+/// What an application calls its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StreamKey {
+    /// By the name in the driver's configuration, or of the TensorStream. Looked up by discovery.
+    Name(String),
+    /// By number.
+    Id(StreamId),
+}
+
+impl fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Id(id) => write!(f, "{id}"),
+        }
+    }
+}
+
+impl From<&str> for StreamKey {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<String> for StreamKey {
+    fn from(name: String) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<u32> for StreamKey {
+    fn from(id: u32) -> Self {
+        Self::Id(StreamId(id))
+    }
+}
+
+impl From<StreamId> for StreamKey {
+    fn from(id: StreamId) -> Self {
+        Self::Id(id)
+    }
+}
+
+/// What only Aeron can carry, if the application asked for any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NeedsAeron {
+    Nothing,
+    Descriptors,
+    TraceIds,
+}
+
+/// Where a link looks.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkOptions {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) needs: NeedsAeron,
+    #[cfg_attr(not(feature = "aeron"), allow(dead_code))]
+    pub(crate) aeron: crate::aeron::AeronOptions,
+}
+
+/// One message of the driver.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) message: Message,
+    pub(crate) files: Vec<OwnedFd>,
+}
+
+/// What happened to the way.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// It is up; `stream` is what the key stands for there.
+    Up { stream: StreamId },
+    /// No driver, or none with the stream.
+    Failed(AttachError),
+    /// It was up and is not any more.
+    Down(Dead),
+}
+
+/// Which way a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Socket(PathBuf),
+    Aeron(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) | Self::Aeron(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The way to one driver, for one attachment.
+pub(crate) struct Link {
+    options: LinkOptions,
+    key: StreamKey,
+    state: State,
+    next_request: u64,
+    /// Messages that could not be understood; they change nothing (D-4.4a-1, D-4.4a-3).
+    pub(crate) undecodable: u64,
+}
+
+enum State {
+    Down,
+    Finding {
+        tried: Tried,
+        rest: VecDeque<Candidate>,
+        asking: Asking,
+    },
+    Up(Up),
+}
+
+/// The candidates that are behind us.
+#[derive(Debug, Default)]
+struct Tried {
+    looked: Looked,
+    asked: Vec<String>,
+    last: Option<AttachError>,
+}
+
+/// A driver that was asked for the stream.
+struct Asking {
+    port: Box<dyn ClientPort>,
+    place: Place,
+    volume: Option<PathBuf>,
+    request_id: u64,
+    give_up_at: MonoNanos,
+}
+
+struct Up {
+    port: Box<dyn ClientPort>,
+    place: Place,
+    rebase: Option<Rebase>,
+    volume: Option<PathBuf>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("key", &self.key)
+            .field("place", &self.place())
+            .finish()
+    }
+}
+
+impl Link {
+    pub(crate) const fn new(options: LinkOptions, key: StreamKey, seed: u64) -> Self {
+        Self {
+            options,
+            key,
+            state: State::Down,
+            next_request: seed,
+            undecodable: 0,
+        }
+    }
+
+    pub(crate) const fn key(&self) -> &StreamKey {
+        &self.key
+    }
+
+    /// Where the link leads, while it is up.
+    pub(crate) const fn place(&self) -> Option<&Place> {
+        match &self.state {
+            State::Up(up) => Some(&up.place),
+            State::Down | State::Finding { .. } => None,
+        }
+    }
+
+    /// Whether something can arrive.
+    pub(crate) const fn is_open(&self) -> bool {
+        match &self.state {
+            State::Finding { .. } | State::Up(_) => true,
+            State::Down => false,
+        }
+    }
+
+    /// Directories that regions may lie in, and where announced paths appear here.
+    pub(crate) fn bases(&self) -> (Vec<PathBuf>, Option<Rebase>) {
+        let mut bases = self.options.surroundings.base_dirs();
+        match &self.state {
+            State::Up(up) => {
+                bases.extend(up.volume.clone());
+                (bases, up.rebase.clone())
+            }
+            State::Down | State::Finding { .. } => (bases, None),
+        }
+    }
+
+    /// A descriptor that becomes readable when there is something to poll.
+    pub(crate) fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Down => None,
+            State::Finding { asking, .. } => asking.port.wait_fd(),
+            State::Up(up) => up.port.wait_fd(),
+        }
+    }
+
+    /// When the link wants to be polled although nothing arrives.
+    pub(crate) const fn next_deadline(&self) -> Option<MonoNanos> {
+        match &self.state {
+            State::Finding { asking, .. } => Some(asking.give_up_at),
+            State::Down | State::Up(_) => None,
+        }
+    }
+
+    /// Begins to look for a driver with the stream.
+    pub(crate) fn connect(&mut self, now: MonoNanos, events: &mut Vec<LinkEvent>) {
+        let (found, looked) = self
+            .options
+            .surroundings
+            .candidates(self.options.socket.as_deref());
+        self.state = State::Down;
+        self.try_next(
+            now,
+            found.into(),
+            Tried {
+                looked,
+                ..Tried::default()
+            },
+            events,
+        );
+    }
+
+    /// Closes the way without a word.
+    pub(crate) fn close(&mut self) {
+        self.state = State::Down;
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn poll(
+        &mut self,
+        now: MonoNanos,
+        inbox: &mut Vec<Inbound>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Down => {}
+            State::Up(mut up) => match self.drain(&mut *up.port, inbox) {
+                Ok(()) => self.state = State::Up(up),
+                Err(dead) => events.push(LinkEvent::Down(dead)),
+            },
+            State::Finding {
+                mut tried,
+                rest,
+                mut asking,
+            } => {
+                let died = self.drain(&mut *asking.port, inbox).err();
+                let answer = inbox.iter().find_map(|inbound| match &inbound.message {
+                    // spec: DI-5.2-8
+                    Message::DiscoveryResponse(response)
+                        if response.request_id == asking.request_id =>
+                    {
+                        Some(response.clone())
+                    }
+                    _ => None,
+                });
+                match (answer, died) {
+                    (Some(response), None) => {
+                        inbox.clear();
+                        self.on_answer(now, &response, asking, tried, rest, events);
+                    }
+                    (_, Some(dead)) => {
+                        tried.last = Some(AttachError::Lost {
+                            text: dead.to_string(),
+                        });
+                        self.try_next(now, rest, tried, events);
+                    }
+                    (None, None) if now >= asking.give_up_at => {
+                        tried.last = Some(AttachError::Silent {
+                            place: asking.place.to_string(),
+                            waited: DISCOVERY_TIMEOUT,
+                        });
+                        self.try_next(now, rest, tried, events);
+                    }
+                    (None, None) => {
+                        self.state = State::Finding {
+                            tried,
+                            rest,
+                            asking,
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends one message to the driver.
+    pub(crate) fn send(
+        &mut self,
+        stream: LogicalStream,
+        message: &Message,
+    ) -> Result<(), SendError> {
+        match &mut self.state {
+            State::Up(up) => up.port.send(stream, &message.encode()),
+            State::Down | State::Finding { .. } => Err(SendError::NotConnected),
+        }
+    }
+
+    fn drain(&mut self, port: &mut dyn ClientPort, inbox: &mut Vec<Inbound>) -> Result<(), Dead> {
+        for _ in 0..POLLS_PER_CYCLE {
+            let taken = port.poll(&mut |inbound| match Message::decode(inbound.bytes) {
+                Ok(message) => {
+                    inbox.push(Inbound {
+                        message,
+                        files: std::mem::take(inbound.fds),
+                    });
+                }
+                Err(_) => self.undecodable += 1,
+            })?;
+            if taken == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_next(
+        &mut self,
+        now: MonoNanos,
+        mut rest: VecDeque<Candidate>,
+        mut tried: Tried,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        while let Some(candidate) = rest.pop_front() {
+            match (self.ask(now, candidate), &self.key) {
+                // Drivers on Aeron may have no discovery, and a number needs none there.
+                (
+                    Ok(Asking {
+                        port,
+                        place: place @ Place::Aeron(_),
+                        ..
+                    }),
+                    &StreamKey::Id(stream),
+                ) => {
+                    self.state = State::Up(Up {
+                        port,
+                        place,
+                        rebase: None,
+                        volume: None,
+                    });
+                    events.push(LinkEvent::Up { stream });
+                    return;
+                }
+                (Ok(asking), _) => {
+                    self.state = State::Finding {
+                        tried,
+                        rest,
+                        asking,
+                    };
+                    return;
+                }
+                (Err(error), _) => tried.last = Some(error),
+            }
+        }
+        events.push(LinkEvent::Failed(self.nothing_found(tried)));
+    }
+
+    fn nothing_found(&self, tried: Tried) -> AttachError {
+        match tried.last {
+            // A driver that could not be used says more than one that did not have the stream.
+            Some(error) => error,
+            None if tried.asked.is_empty() => AttachError::NoDriver {
+                looked: tried.looked,
+            },
+            None => AttachError::NoSuchStream {
+                stream: self.key.to_string(),
+                places: tried.asked.join(", "),
+            },
+        }
+    }
+
+    fn ask(&mut self, now: MonoNanos, candidate: Candidate) -> Result<Asking, AttachError> {
+        self.next_request = self.next_request.wrapping_add(1);
+        let request_id = self.next_request;
+        let (mut port, place, volume): (Box<dyn ClientPort>, _, _) = match candidate {
+            Candidate::Socket { path, volume } => {
+                self.may_be_socket(&path)?;
+                let port = SocketClient::connect(&path).map_err(AttachError::connect)?;
+                (Box::new(port), Place::Socket(path), volume)
+            }
+            Candidate::Aeron { dir } => {
+                let port = crate::aeron::open(&dir, &self.options.aeron)?;
+                (port, Place::Aeron(dir), None)
+            }
+        };
+        let (response_channel, response_stream_id) = match &place {
+            // spec: X-2-40
+            Place::Socket(_) => ("socket".to_owned(), 1),
+            // spec: DI-4.3-2
+            Place::Aeron(_) => self.options.aeron.answers(),
+        };
+        let (stream_id, data_source_name) = match &self.key {
+            StreamKey::Name(name) => (None, name.clone()),
+            StreamKey::Id(id) => (Some(*id), String::new()),
+        };
+        let request = Message::from(DiscoveryRequest {
+            request_id,
+            client_id: ClientId(0),
+            response_stream_id,
+            stream_id,
+            producer_id: None,
+            data_source_id: None,
+            tags: Vec::new(),
+            response_channel,
+            data_source_name,
+        });
+        port.send(LogicalStream::Discovery, &request.encode())
+            .map_err(|error| AttachError::Lost {
+                text: error.to_string(),
+            })?;
+        let wait = u64::try_from(DISCOVERY_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
+        let give_up_at = now.saturating_add(wait);
+        Ok(Asking {
+            port,
+            place,
+            volume,
+            request_id,
+            give_up_at,
+        })
+    }
+
+    // spec: X-1-2 X-2-64
+    fn may_be_socket(&self, path: &Path) -> Result<(), AttachError> {
+        match self.options.needs {
+            NeedsAeron::Nothing => Ok(()),
+            NeedsAeron::Descriptors => Err(AttachError::DescriptorsNeedAeron {
+                socket: path.to_owned(),
+            }),
+            NeedsAeron::TraceIds => Err(AttachError::TraceNeedsAeron {
+                socket: path.to_owned(),
+            }),
+        }
+    }
+
+    fn on_answer(
+        &mut self,
+        now: MonoNanos,
+        response: &DiscoveryResponse,
+        asking: Asking,
+        mut tried: Tried,
+        rest: VecDeque<Candidate>,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let Asking {
+            port,
+            place,
+            volume,
+            ..
+        } = asking;
+        let result = self.pick(response);
+        let stream = match (&self.key, result) {
+            (_, Some(result)) => result.stream_id,
+            // A stream that is not there yet may be created by the attach; the driver decides.
+            (StreamKey::Id(id), None) => *id,
+            (StreamKey::Name(_), None) => {
+                tried.asked.push(place.to_string());
+                self.try_next(now, rest, tried, events);
+                return;
+            }
+        };
+        let rebase = result
+            .and_then(|result| Rebase::announced_base(&result.tags))
+            .zip(volume.clone())
+            .map(|(announced, volume)| Rebase { announced, volume });
+        self.state = State::Up(Up {
+            port,
+            place,
+            rebase,
+            volume,
+        });
+        events.push(LinkEvent::Up { stream });
+    }
+
+    /// The result that is the stream asked for. Discovery grants nothing: it only says whom to ask.
+    // spec: DI-3-2 DI-5.2-8 DI-7-2
+    fn pick<'a>(&self, response: &'a DiscoveryResponse) -> Option<&'a DiscoveryResult> {
+        match response.status {
+            DiscoveryStatus::Ok => {}
+            DiscoveryStatus::NotFound | DiscoveryStatus::Error | DiscoveryStatus::Unknown(_) => {
+                return None;
+            }
+        }
+        response.results.iter().find(|result| {
+            let is_it = match &self.key {
+                StreamKey::Name(name) => result.data_source_name == *name,
+                StreamKey::Id(id) => result.stream_id == *id,
+            };
+            let has_driver =
+                !result.driver_control_channel.is_empty() && result.driver_control_stream_id != 0;
+            let fits = result
+                .payload_pools
+                .iter()
+                .all(|pool| pool.pool_nslots == result.header_nslots);
+            is_it && has_driver && fits
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! A frame between its first byte and its commit.
+
+use tensorpool_shm::{CopyError, SlotWrite, WakePolicy};
+use tensorpool_wire::{FrameDescriptor, MonoNanos, PoolId, Seq, SlotHeader, TraceId};
+
+use super::ProducerShared;
+use crate::client::AttachmentHandle;
+use crate::clock::mono_now;
+use crate::error::ClaimError;
+use crate::handover::Handover;
+use crate::mapping::{Life, Writable};
+use crate::outlet::Outlet;
+use crate::progress::{About, Telling};
+use crate::stats::{ProducerDrop, bump};
+use crate::tensor::TensorSpec;
+
+/// A slot that is being written. No reader takes it before [`SlotClaim::commit`].
+#[derive(Debug)]
+pub struct SlotClaim<'a> {
+    /// `None` only after the commit.
+    pub(super) slot: Option<SlotWrite<'a>>,
+    pub(super) tensor: TensorSpec,
+    pub(super) pool_id: PoolId,
+    pub(super) payload_slot: u32,
+    pub(super) about: About,
+    pub(super) timestamp: Option<MonoNanos>,
+    pub(super) meta_version: Option<u32>,
+    pub(super) trace: Option<TraceId>,
+    pub(super) telling: Telling,
+    pub(super) next: &'a mut u64,
+    pub(super) wake: &'a mut WakePolicy,
+    pub(super) life: &'a Life,
+    pub(super) outlets: &'a mut Vec<Outlet>,
+    pub(super) shared: &'a ProducerShared,
+    pub(super) handle: &'a AttachmentHandle,
+    pub(super) handover: &'a Handover<Writable>,
+}
+
+impl<'a> SlotClaim<'a> {
+    /// The frame's number.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.about.seq
+    }
+
+    /// Bytes of the tensor.
+    #[must_use]
+    pub const fn len_bytes(&self) -> u32 {
+        self.tensor.len_bytes()
+    }
+
+    /// The first byte of the payload, 64-byte aligned: for a device, or for the caller's own `unsafe`.
+    /// Valid for writes of [`SlotClaim::len_bytes`] bytes while the claim lives.
+    #[must_use]
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.slot_mut().payload().as_mut_ptr()
+    }
+
+    /// Copies the whole payload.
+    ///
+    /// # Errors
+    /// [`ClaimError::Length`] if `bytes` is not as long as the tensor, [`ClaimError::LeaseEnded`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ClaimError> {
+        if u32::try_from(bytes.len()) == Ok(self.tensor.len_bytes()) {
+            self.write_at(0, bytes)
+        } else {
+            let (expected_bytes, found_bytes) = (self.tensor.len_bytes(), bytes.len());
+            Err(ClaimError::Length {
+                expected_bytes,
+                found_bytes,
+            })
+        }
+    }
+
+    /// Copies bytes to `offset` of the payload.
+    ///
+    /// # Errors
+    /// [`ClaimError::Length`] if they pass the end, [`ClaimError::LeaseEnded`].
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), ClaimError> {
+        self.check_lease()?;
+        let fits = offset
+            .checked_add(bytes.len())
+            .and_then(|end| u32::try_from(end).ok())
+            .is_some_and(|end| end <= self.tensor.len_bytes());
+        if !fits {
+            let (expected_bytes, found_bytes) =
+                (self.tensor.len_bytes(), offset.saturating_add(bytes.len()));
+            return Err(ClaimError::Length {
+                expected_bytes,
+                found_bytes,
+            });
+        }
+        match self.slot_mut().payload().write_at(offset, bytes) {
+            Ok(()) => Ok(()),
+            Err(CopyError::Poisoned(poisoned)) => Err(ClaimError::Poisoned(poisoned)),
+            Err(CopyError::OutOfBounds { .. } | CopyError::Overwritten) => {
+                unreachable!("the tensor was found to fit its pool's stride in `claim`")
+            }
+        }
+    }
+
+    /// The capture time, instead of the time of the claim. `None`: unknown.
+    // spec: W-10.2.1-8 W-15.7-1
+    pub const fn set_timestamp(&mut self, captured: Option<MonoNanos>) -> &mut Self {
+        self.timestamp = captured;
+        self
+    }
+
+    /// The description that the frame refers to, instead of the latest one that was set.
+    pub const fn set_meta_version(&mut self, version: Option<u32>) -> &mut Self {
+        self.meta_version = version;
+        self
+    }
+
+    /// The trace id of the frame's descriptor (Aeron only; on a socket nobody sees it).
+    // spec: T-8.1-1
+    pub const fn set_trace(&mut self, trace: TraceId) -> &mut Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// Says that the first `filled` bytes are written. Told to consumers at the rate that they asked
+    /// for, and not at all while nobody listens.
+    ///
+    /// # Errors
+    /// [`ClaimError::Length`] if `filled` passes the payload, [`ClaimError::LeaseEnded`].
+    // spec: W-10.2.2-1 W-10.2.2-6
+    pub fn progress(&mut self, filled: u32) -> Result<(), ClaimError> {
+        self.check_lease()?;
+        if filled > self.tensor.len_bytes() {
+            let expected_bytes = self.tensor.len_bytes();
+            let found_bytes = usize::try_from(filled).unwrap_or(usize::MAX);
+            return Err(ClaimError::Length {
+                expected_bytes,
+                found_bytes,
+            });
+        }
+        let now = mono_now();
+        if self
+            .telling
+            .tell(&self.shared.progress, self.about, now, u64::from(filled))
+        {
+            self.handle.wake();
+        }
+        Ok(())
+    }
+
+    /// Publishes the frame and returns its number.
+    ///
+    /// # Errors
+    /// [`ClaimError::LeaseEnded`]; the frame was not published.
+    // spec: W-8.3-3 W-8.3-4 W-15.18-2
+    pub fn commit(self) -> Result<Seq, ClaimError> {
+        self.commit_at(mono_now())
+    }
+
+    pub(super) fn commit_at(mut self, now: MonoNanos) -> Result<Seq, ClaimError> {
+        // spec: X-2-66 D-4.9-10
+        self.check_lease()?;
+        let About { stream, epoch, seq } = self.about;
+        let header = SlotHeader {
+            seq,
+            values_len_bytes: self.tensor.len_bytes(),
+            payload_slot: self.payload_slot,
+            pool_id: self.pool_id,
+            payload_offset: 0,
+            timestamp_ns: self.timestamp,
+            meta_version: self.meta_version,
+            tensor: *self.tensor.header(),
+        }
+        .encode();
+        let slot = self
+            .slot
+            .take()
+            .expect("only the commit takes the slot, and it consumes the claim");
+        // spec: X-1-23
+        if self.wake.on_commit(now) {
+            // A refused wake costs a sleeper one nap and the frame nothing.
+            let _ = slot.commit_and_wake(&header);
+        } else {
+            slot.commit(&header);
+        }
+        *self.next = seq.get() + 1;
+        let counters = &self.shared.counters;
+        bump(&counters.published, 1);
+        bump(&counters.next, 1);
+        // spec: W-10.2.1-1 W-10.2.1-8
+        if !self.outlets.is_empty() {
+            let descriptor = FrameDescriptor {
+                stream_id: stream,
+                epoch,
+                seq,
+                timestamp_ns: None,
+                meta_version: self.meta_version,
+                trace_id: self.trace,
+            };
+            for outlet in self.outlets.iter_mut() {
+                outlet.offer(now, &descriptor, counters);
+            }
+        }
+        let len = u64::from(self.tensor.len_bytes());
+        if self
+            .telling
+            .complete(&self.shared.progress, self.about, now, len)
+        {
+            self.handle.wake();
+        }
+        Ok(seq)
+    }
+
+    fn check_lease(&self) -> Result<(), ClaimError> {
+        if self.life.is_over() {
+            Err(ClaimError::LeaseEnded(self.handover.why_over()))
+        } else {
+            Ok(())
+        }
+    }
+
+    const fn slot_mut(&mut self) -> &mut SlotWrite<'a> {
+        self.slot
+            .as_mut()
+            .expect("only the commit takes the slot, and it consumes the claim")
+    }
+}
+
+impl Drop for SlotClaim<'_> {
+    fn drop(&mut self) {
+        if self.slot.is_some() {
+            self.shared.counters.count(ProducerDrop::Abandoned);
+            // spec: X-1-18: a number that a progress message has named is spent.
+            if self.telling.has_begun() {
+                *self.next = self.about.seq.get() + 1;
+                bump(&self.shared.counters.next, 1);
+            }
+        }
+    }
+}
