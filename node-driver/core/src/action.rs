@@ -300,6 +300,11 @@ pub enum Note {
         /// Whose epoch, and which.
         key: EpochKey,
     },
+    /// A stream is served no more; its epochs are collected when they are old enough.
+    StreamGone {
+        /// Which stream.
+        stream: StreamId,
+    },
     /// A valid shutdown request or signal came in.
     Draining,
     /// A policy change was taken over.

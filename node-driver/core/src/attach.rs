@@ -329,8 +329,11 @@ impl Driver {
         match std::mem::replace(&mut stream.phase, Phase::Absent) {
             Phase::Ready(current) if asker.role == LeaseRole::Consumer => {
                 stream.phase = Phase::Ready(current);
+                let is_on_aeron = asker.connection().is_none();
                 self.grant(id, asker, out);
-                self.announce_to_newcomer(id, out);
+                if is_on_aeron {
+                    self.announce_to_newcomer(id, out);
+                }
             }
             // An epoch that nobody knows yet serves this attach as well: it is newer than the end of
             // the lease before, and that is what the rule asks for.

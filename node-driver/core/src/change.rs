@@ -74,7 +74,7 @@ impl Driver {
             self.invalidate(lease, End::revoked("stream was removed"), out);
         }
         self.abandon(id, &Refusal::StreamRemoved, out);
-        self.forget_stream(id);
+        self.forget_stream(id, out);
         self.collect(id, out);
     }
 

@@ -84,15 +84,16 @@ impl Driver {
             stream.collect_due = None;
             let idle = self.now.saturating_since(stream.idle_since) >= idle_ns;
             if stream.dynamic && stream.is_idle() && idle && stream.making().is_none() {
-                self.forget_stream(id);
+                self.forget_stream(id, out);
             }
         }
         self.collect(id, out);
     }
 
     /// Drops a stream without leases; its epochs are those of nobody from now on.
-    pub(crate) fn forget_stream(&mut self, id: StreamId) {
+    pub(crate) fn forget_stream(&mut self, id: StreamId, out: &mut Vec<Action>) {
         if let Some(stream) = self.streams.remove(&id) {
+            out.push(Action::Note(Note::StreamGone { stream: id }));
             if let Some(due) = stream.announce_due {
                 self.deadlines.cancel(due, Due::Announce(id));
             }

@@ -119,7 +119,7 @@ impl Driver {
         hello.control_channel.clear();
         hello.descriptor_stream_id = 0;
         hello.control_stream_id = 0;
-        self.to_producer(origin, id, LogicalStream::Control, hello.into(), out);
+        self.tell_producer(origin, id, LogicalStream::Control, hello.into(), out);
         Ok(())
     }
 

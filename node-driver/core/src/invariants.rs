@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_wire::{Epoch, LeaseId, Message, ResponseCode, Role, ShmLeaseRevoked, StreamId};
 
-use crate::action::{Action, EpochKey};
+use crate::action::{Action, EpochKey, Note};
 use crate::driver::Driver;
 use crate::epoch::RecordState;
 use crate::event::{Event, OpId};
@@ -96,6 +96,9 @@ impl Audit {
                 Action::RefreshActivity { key } => self.must_exist(*key),
                 Action::StartRelay { key } => self.must_exist(*key),
                 Action::Stop => self.live.clear(),
+                Action::Note(Note::StreamGone { stream }) => {
+                    self.current.remove(stream);
+                }
                 Action::AnswerStatus { .. }
                 | Action::StopRelay { .. }
                 | Action::HoldDescriptors { .. }

@@ -38,7 +38,7 @@ impl Driver {
                 current_seq: qos.current_seq.get(),
             });
         }
-        self.to_consumers(origin, qos.stream_id, LogicalStream::Qos, qos.into(), out);
+        self.tell_consumers(origin, qos.stream_id, LogicalStream::Qos, qos.into(), out);
         Ok(())
     }
 
@@ -54,7 +54,7 @@ impl Driver {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.metadata.announce = Some(announce.clone());
         }
-        self.to_consumers(origin, id, LogicalStream::Metadata, announce.into(), out);
+        self.tell_consumers(origin, id, LogicalStream::Metadata, announce.into(), out);
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl Driver {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.metadata.meta = Some(meta.clone());
         }
-        self.to_consumers(origin, id, LogicalStream::Metadata, meta.into(), out);
+        self.tell_consumers(origin, id, LogicalStream::Metadata, meta.into(), out);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Driver {
         out: &mut Vec<Action>,
     ) -> Result<(), DropReason> {
         self.check_producer(origin, id, None, None)?;
-        self.to_consumers(origin, id, LogicalStream::Metadata, blob, out);
+        self.tell_consumers(origin, id, LogicalStream::Metadata, blob, out);
         Ok(())
     }
 
@@ -101,7 +101,7 @@ impl Driver {
         if !stream.progress.admit(self.now, limit) {
             return Err(DropReason::RateLimit);
         }
-        self.to_consumers(origin, id, LogicalStream::Control, progress.into(), out);
+        self.tell_consumers(origin, id, LogicalStream::Control, progress.into(), out);
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Driver {
             drops_late: qos.drops_late,
             mode: qos.mode,
         });
-        self.to_producer(origin, qos.stream_id, LogicalStream::Qos, qos.into(), out);
+        self.tell_producer(origin, qos.stream_id, LogicalStream::Qos, qos.into(), out);
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Driver {
     }
 
     /// To the stream's consumers: those on sockets, and all on Aeron unless it came from there.
-    fn to_consumers(
+    fn tell_consumers(
         &mut self,
         origin: Origin,
         id: StreamId,
@@ -191,7 +191,7 @@ impl Driver {
     }
 
     /// To the stream's producer: on its socket, else on Aeron unless it came from there.
-    pub(crate) fn to_producer(
+    pub(crate) fn tell_producer(
         &mut self,
         origin: Origin,
         id: StreamId,

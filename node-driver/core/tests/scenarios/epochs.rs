@@ -1,0 +1,645 @@
+//! When epochs are raised, in which order the world hears of it, and when old ones go.
+
+use tensorpool_driver_core::config::{Gc, Profile};
+use tensorpool_driver_core::{
+    Action, Event, ExistingEpoch, Owner, RegionsError, Restored, StreamPhase,
+};
+use tensorpool_wire::{Epoch, Message, MonoNanos, StreamId};
+
+use crate::assert_transcript;
+use crate::rig::*;
+
+#[test]
+// spec: D-6-1, W-15.14-1, D-8-1, D-8-2
+fn a_producer_attach_raises_the_epoch_and_is_answered_after_journal_and_files() {
+    let mut rig = Rig::new();
+    let begun = rig.send_raw(aeron(1), produce(7));
+    assert_transcript!(rig, begun.clone(), ["persist 10000/e1", "create 10000/e1"]);
+    // Neither of the two suffices, in either order.
+    assert_eq!(
+        rig.raw(Event::RegionsReady {
+            op: create_op(&begun)
+        }),
+        []
+    );
+    let done = rig.raw(Event::EpochPersisted {
+        op: persist_op(&begun),
+    });
+    assert_transcript!(
+        rig,
+        done,
+        [
+            "aeron:1 <- AttachResponse #70 Ok l1 on 10000/e1",
+            "refresh 10000/e1",
+            "aeron <- Announce 10000/e1 producer 7",
+        ]
+    );
+}
+
+#[test]
+// spec: D-6-1
+fn the_first_consumer_of_a_stream_brings_its_first_epoch_into_being() {
+    let mut rig = Rig::new();
+    let actions = rig.send(aeron(1), consume(7));
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "persist 10000/e1",
+            "create 10000/e1",
+            "aeron:1 <- AttachResponse #70 Ok l1 on 10000/e1",
+            "refresh 10000/e1",
+            "aeron <- Announce 10000/e1 producer 0",
+        ]
+    );
+    let second = rig.send(aeron(1), consume(8));
+    assert_transcript!(
+        rig,
+        second,
+        [
+            "aeron:1 <- AttachResponse #80 Ok l2 on 10000/e1",
+            "aeron <- Announce 10000/e1 producer 0",
+        ]
+    );
+}
+
+#[test]
+// spec: D-6-1
+fn a_producer_that_joins_waiting_consumers_raises_the_epoch_and_consumers_keep_their_leases() {
+    let mut rig = Rig::new();
+    rig.lease(aeron(1), consume(8));
+    let actions = rig.send(aeron(1), produce(7));
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "persist 10000/e1",
+            "create 10000/e1",
+            "aeron:1 <- AttachResponse #70 Ok l2 on 10000/e1",
+            "refresh 10000/e1",
+            "aeron <- Announce 10000/e1 producer 7",
+        ]
+    );
+    assert_eq!(rig.status().leases, 2);
+}
+
+#[test]
+// spec: D-6-1, D-4.9-13, D-8-2
+fn a_producers_detach_raises_the_epoch_after_its_revoke_and_its_answer() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    rig.epoch_name(held.epoch);
+    let actions = rig.detach(&held);
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "aeron <- Revoked l1 Producer of client 7 on 10000 Detached ``",
+            "aeron:1 <- DetachResponse #77 Ok ``",
+            "persist 10000/e2",
+            "create 10000/e2",
+            "refresh 10000/e2",
+            "aeron <- Announce 10000/e2 producer 0",
+        ]
+    );
+}
+
+#[test]
+// spec: D-6-1, D-4.7a-2, D-7-1, D-4.9-13
+fn an_expired_producer_lease_raises_the_epoch_before_another_producer_gets_in() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    rig.epoch_name(held.epoch);
+    rig.pass(3);
+    rig.now += 1;
+    let actions = rig.tick();
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "aeron <- Revoked l1 Producer of client 7 on 10000 Expired `no keepalive within the grace`",
+            "persist 10000/e2",
+            "create 10000/e2",
+            "refresh 10000/e2",
+            "aeron <- Announce 10000/e2 producer 0",
+        ]
+    );
+    let next = rig.lease(aeron(1), produce(8));
+    assert!(next.epoch > held.epoch);
+    assert_eq!(
+        rig.epoch_name(next.epoch),
+        "e3",
+        "its attach is a cause of its own"
+    );
+}
+
+#[test]
+// spec: D-6-1
+fn an_epoch_that_nobody_has_heard_of_serves_the_next_producer_as_well() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    let begun = rig.send_raw(aeron(1), held.detach());
+    assert_eq!(
+        rig.send_raw(aeron(1), produce(8)),
+        [],
+        "it waits for the epoch being made"
+    );
+    rig.raw(Event::EpochPersisted {
+        op: persist_op(&begun),
+    });
+    let done = rig.raw(Event::RegionsReady {
+        op: create_op(&begun),
+    });
+    let (_, answer) = &answers(&done)[0];
+    assert!(answer.epoch.unwrap() > held.epoch);
+    assert!(rig.show(&done).ends_with("producer 8"));
+}
+
+#[test]
+// spec: D-6-1, W-15.2-2
+fn another_layout_revokes_the_producer_and_raises_the_epoch() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    rig.lease(aeron(2), consume(8));
+    rig.epoch_name(held.epoch);
+    let mut other = spec();
+    let profile = Profile {
+        header_nslots: 16,
+        ..other.policy.profiles["small"].clone()
+    };
+    other.policy.profiles.insert("small".to_owned(), profile);
+    let policy = other.policy.validate(&[]).unwrap();
+    let actions = rig.event(Event::PolicyChanged(Box::new(policy)));
+    assert_transcript!(
+        rig,
+        actions.clone(),
+        [
+            "aeron <- Revoked l1 Producer of client 7 on 10000 Revoked `layout changed`",
+            "persist 10000/e2",
+            "create 10000/e2",
+            "refresh 10000/e2",
+            "aeron <- Announce 10000/e2 producer 0",
+        ]
+    );
+    let slots: Vec<u32> = sent(&actions)
+        .iter()
+        .filter_map(|(_, message)| match message {
+            Message::ShmPoolAnnounce(announce) => Some(announce.header_nslots),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(slots, [16]);
+    assert_eq!(rig.status().leases, 1, "the consumer follows the announce");
+}
+
+#[test]
+// spec: D-6-1
+fn another_layout_without_a_producer_announces_the_old_one_until_the_new_one_is_there() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(2), consume(8));
+    rig.epoch_name(held.epoch);
+    let mut other = spec();
+    let profile = Profile {
+        header_nslots: 16,
+        ..other.policy.profiles["small"].clone()
+    };
+    other.policy.profiles.insert("small".to_owned(), profile);
+    let policy = other.policy.validate(&[]).unwrap();
+    let begun = rig.raw(Event::PolicyChanged(Box::new(policy)));
+    assert_transcript!(rig, begun.clone(), ["persist 10000/e2", "create 10000/e2"]);
+    rig.now += SECOND;
+    rig.keepalive(&held);
+    let periodic = rig.raw(Event::Tick);
+    assert!(
+        matches!(&sent(&periodic)[0].1, Message::ShmPoolAnnounce(old)
+            if old.header_nslots == 8 && old.epoch == held.epoch),
+        "epoch and layout belong together"
+    );
+}
+
+#[test]
+// spec: X-1-30, D-6-1
+fn a_poisoned_region_revokes_the_producer_and_raises_the_epoch() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    rig.epoch_name(held.epoch);
+    let poisoned = Event::RegionPoisoned {
+        stream: CAMERA,
+        epoch: held.epoch,
+    };
+    let actions = rig.event(poisoned.clone());
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "aeron <- Revoked l1 Producer of client 7 on 10000 Revoked `region lost its pages`",
+            "persist 10000/e2",
+            "create 10000/e2",
+            "refresh 10000/e2",
+            "aeron <- Announce 10000/e2 producer 0",
+        ]
+    );
+    assert_eq!(
+        rig.event(poisoned),
+        [],
+        "an old epoch's region is nobody's any more"
+    );
+    let now = rig.status().streams[0].epoch.unwrap();
+    let actions = rig.event(Event::RegionPoisoned {
+        stream: CAMERA,
+        epoch: now,
+    });
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "persist 10000/e3",
+            "create 10000/e3",
+            "refresh 10000/e3",
+            "aeron <- Announce 10000/e3 producer 0",
+        ]
+    );
+}
+
+#[test]
+// spec: D-10-2, D-14-1, X-2-27
+fn a_restarted_driver_makes_higher_epochs_and_collects_its_predecessors_directories() {
+    let old = ExistingEpoch {
+        stream: CAMERA,
+        epoch: Epoch(START * 7),
+        bytes: 4_096,
+        activity: MonoNanos(START - 10 * SECOND),
+        owner: Owner::Dead,
+    };
+    let restored = Restored {
+        last_epoch: Some(Epoch(START * 9)),
+        existing: vec![
+            old,
+            ExistingEpoch {
+                epoch: Epoch(START * 6),
+                ..old
+            },
+        ],
+    };
+    let mut rig = Rig::restored(|_| {}, &restored);
+    let held = rig.lease(aeron(1), produce(7));
+    assert_eq!(held.epoch, Epoch(START * 9 + 1));
+    let left: Vec<Epoch> = rig.status().streams[0]
+        .memory
+        .iter()
+        .map(|m| m.epoch)
+        .collect();
+    assert_eq!(
+        left,
+        [Epoch(START * 7), held.epoch],
+        "the current one and one before it"
+    );
+}
+
+#[test]
+// spec: D-17-1
+fn collection_at_startup_is_an_option_and_clears_streams_that_are_served_no_more() {
+    let gone = ExistingEpoch {
+        stream: StreamId(1),
+        epoch: Epoch(3),
+        bytes: 4_096,
+        activity: MonoNanos(0),
+        owner: Owner::Dead,
+    };
+    let restored = Restored {
+        last_epoch: None,
+        existing: vec![
+            gone,
+            ExistingEpoch {
+                epoch: Epoch(4),
+                owner: Owner::Alive,
+                ..gone
+            },
+        ],
+    };
+    let rig = Rig::restored(|_| {}, &restored);
+    assert_eq!(rig.status().memory_bytes, 8_192);
+    let rig = Rig::restored(|spec| spec.gc.on_startup = true, &restored);
+    assert_eq!(
+        rig.status().memory_bytes,
+        4_096,
+        "that of a living process stays"
+    );
+}
+
+#[test]
+// spec: D-8-1, W-7.1-4, D-3-2
+fn every_announced_epoch_is_refreshed_and_announced_once_per_period() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        rig.keepalive(&held);
+        let actions = rig.pass(1);
+        let refreshes = actions.iter().filter(
+            |action| matches!(action, Action::RefreshActivity { key } if key.epoch == held.epoch),
+        );
+        counts.push((refreshes.count(), sent(&actions).len()));
+    }
+    // The first interval is shorter, so that streams which began together spread.
+    assert_eq!(counts, [(1, 1), (1, 1), (1, 1)]);
+}
+
+#[test]
+fn streams_that_began_together_are_not_announced_in_one_cycle() {
+    let mut rig = Rig::with(|spec| {
+        let template = spec.policy.streams[0].clone();
+        for id in 0..64 {
+            let mut stream = template.clone();
+            stream.stream_id = StreamId(11_000 + id);
+            stream.name = format!("s{id}");
+            spec.policy.streams.push(stream);
+        }
+    });
+    for id in 0..64 {
+        let request = tensorpool_wire::ShmAttachRequest {
+            stream_id: StreamId(11_000 + id),
+            ..consume(100 + id)
+        };
+        rig.lease(aeron(1), request);
+    }
+    let mut most = 0;
+    let mut total = 0;
+    for _ in 0..100 {
+        rig.now += SECOND / 100;
+        let announces = sent(&rig.tick()).len();
+        most = most.max(announces);
+        total += announces;
+    }
+    assert_eq!(total, 64);
+    assert!(most <= 8, "{most} announces in one cycle");
+}
+
+#[test]
+// spec: GC-1, D-17-1
+fn old_epochs_go_when_they_are_old_enough_and_not_before() {
+    let mut rig = Rig::new();
+    for client in 1..=4 {
+        let held = rig.lease(aeron(1), produce(client));
+        rig.detach(&held);
+    }
+    assert_eq!(
+        rig.status().streams[0].memory.len(),
+        8,
+        "all are younger than 3 s"
+    );
+    let actions = rig.pass(4);
+    let removed = rig.show(&actions);
+    assert_eq!(removed.matches("(collected)").count(), 6, "{removed}");
+    let memory = rig.status().streams[0].memory.clone();
+    assert_eq!(memory.len(), 2);
+    assert!(memory[1].current);
+}
+
+#[test]
+// spec: D-17-1
+fn collection_can_be_turned_off() {
+    let mut rig = Rig::with(|spec| {
+        spec.gc = Gc {
+            enabled: false,
+            ..Gc::default()
+        };
+    });
+    for client in 1..=4 {
+        let held = rig.lease(aeron(1), produce(client));
+        rig.detach(&held);
+    }
+    rig.pass(10);
+    assert_eq!(rig.status().streams[0].memory.len(), 8);
+}
+
+#[test]
+// spec: GC-1
+fn a_directory_that_cannot_be_removed_is_tried_again() {
+    let mut rig = Rig::with(|spec| spec.gc.keep = 1);
+    let held = rig.lease(aeron(1), produce(7));
+    rig.detach(&held);
+    rig.now += 4 * SECOND;
+    let actions = rig.raw(Event::Tick);
+    let op = actions
+        .iter()
+        .find_map(|action| match action {
+            Action::RemoveEpoch { op, .. } => Some(*op),
+            _ => None,
+        })
+        .expect("the old epoch is removed");
+    rig.raw(Event::EpochRemoveFailed {
+        op,
+        error: "busy".to_owned(),
+    });
+    assert_eq!(rig.status().streams[0].memory.len(), 2);
+    rig.pass(2);
+    assert_eq!(rig.status().streams[0].memory.len(), 1);
+}
+
+#[test]
+// spec: GC-2
+fn lack_of_space_removes_all_but_the_announced_epoch_and_tries_once_more() {
+    let mut rig = Rig::new();
+    let first = rig.lease(aeron(1), produce(7));
+    rig.epoch_name(first.epoch);
+    rig.detach(&first);
+    rig.status().streams[0]
+        .epoch
+        .map(|epoch| rig.epoch_name(epoch));
+    // e1 is too young and would be kept, e2 is announced, e3 does not fit.
+    let begun = rig.send_raw(aeron(1), produce(8));
+    let retried = rig.raw(Event::RegionsFailed {
+        op: create_op(&begun),
+        error: no_space(),
+    });
+    assert_transcript!(
+        rig,
+        retried.clone(),
+        ["remove 10000/e1 (no_space)", "create 10000/e3"]
+    );
+    rig.raw(Event::EpochPersisted {
+        op: persist_op(&begun),
+    });
+    let done = rig.raw(Event::RegionsReady {
+        op: create_op(&retried),
+    });
+    assert_eq!(answers(&done).len(), 1);
+    assert_eq!(rig.status().counters.space_reclaims, 1);
+}
+
+#[test]
+// spec: GC-2, D-4.6-1
+fn lack_of_space_after_that_is_an_internal_error_with_the_numbers_and_the_old_epoch_holds() {
+    let mut rig = Rig::new();
+    let consumer = rig.lease(aeron(1), consume(6));
+    let first = rig.lease(aeron(1), produce(7));
+    rig.detach(&first);
+    let announced = rig.status().streams[0].epoch;
+    let begun = rig.send_raw(aeron(1), produce(8));
+    let retried = rig.raw(Event::RegionsFailed {
+        op: create_op(&begun),
+        error: no_space(),
+    });
+    let failed = rig.raw(Event::RegionsFailed {
+        op: create_op(&retried),
+        error: no_space(),
+    });
+    let shown = rig.show(&failed);
+    // The two removals of 40 KiB directories have not been reported yet: their space is still held.
+    assert_eq!(
+        shown,
+        "aeron:1 <- AttachResponse #80 InternalError `shm creation failed: 49152 bytes needed, 100 bytes free, 81920 bytes held by old epochs`"
+    );
+    let status = rig.status();
+    assert_eq!(status.streams[0].epoch, announced);
+    assert_eq!(status.streams[0].phase, StreamPhase::Ready);
+    assert!(status.streams[0].error.is_some());
+    rig.keepalive(&consumer);
+    assert_eq!(rig.status().leases, 1);
+}
+
+#[test]
+// spec: D-4.7a-2
+fn a_stream_whose_next_epoch_failed_is_tried_again_each_announce_period() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    let begun = rig.send_raw(aeron(1), held.detach());
+    rig.raw(Event::EpochPersisted {
+        op: persist_op(&begun),
+    });
+    let failed = rig.raw(Event::RegionsFailed {
+        op: create_op(&begun),
+        error: RegionsError::Other("no such device".to_owned()),
+    });
+    assert_transcript!(rig, failed, []);
+    assert_eq!(rig.status().streams[0].phase, StreamPhase::Failed);
+    rig.now += SECOND - 1;
+    assert_eq!(rig.raw(Event::Tick), []);
+    rig.now += 1;
+    let retried = rig.tick();
+    assert!(rig.show(&retried).contains("Announce"));
+    assert_eq!(rig.status().streams[0].phase, StreamPhase::Ready);
+    assert_eq!(rig.status().streams[0].error, None);
+}
+
+#[test]
+fn an_attach_does_not_wait_for_the_retry() {
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), produce(7));
+    let begun = rig.send_raw(aeron(1), held.detach());
+    rig.raw(Event::RegionsFailed {
+        op: create_op(&begun),
+        error: RegionsError::NoHugepages("not a hugetlbfs".to_owned()),
+    });
+    rig.lease(aeron(1), produce(8));
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_keeps_the_epoch_from_being_announced() {
+    let mut rig = Rig::new();
+    let begun = rig.send_raw(aeron(1), produce(7));
+    rig.raw(Event::RegionsReady {
+        op: create_op(&begun),
+    });
+    let failed = rig.raw(Event::EpochPersistFailed {
+        op: persist_op(&begun),
+        error: "disk full".to_owned(),
+    });
+    assert_transcript!(
+        rig,
+        failed,
+        [
+            "remove 10000/e1 (abandoned)",
+            "aeron:1 <- AttachResponse #70 InternalError `shm creation failed: the epoch journal could not be written: disk full`",
+        ]
+    );
+}
+
+#[test]
+fn a_late_result_of_an_epoch_that_was_given_up_is_undone() {
+    let mut rig = Rig::with(|spec| spec.timing.op_timeout_ns = 2 * SECOND);
+    let begun = rig.send_raw(aeron(1), produce(7));
+    rig.now += 2 * SECOND;
+    let given_up = rig.raw(Event::Tick);
+    assert_transcript!(
+        rig,
+        given_up,
+        ["aeron:1 <- AttachResponse #70 InternalError `shm creation failed: no result within 2 s`"]
+    );
+    let late = rig.raw(Event::RegionsReady {
+        op: create_op(&begun),
+    });
+    assert_transcript!(rig, late.clone(), ["remove 10000/e1 (abandoned)"]);
+    for action in &late {
+        if let Some(event) = success(action) {
+            rig.raw(event);
+        }
+    }
+    assert_eq!(
+        rig.raw(Event::EpochPersisted {
+            op: persist_op(&begun)
+        }),
+        []
+    );
+    assert_eq!(rig.status().memory_bytes, 0);
+    // Told twice, or of something never asked: nothing happens.
+    assert_eq!(
+        rig.raw(Event::RegionsReady {
+            op: create_op(&begun)
+        }),
+        []
+    );
+}
+
+#[test]
+fn a_retry_between_two_epochs_is_answered_when_there_is_something_to_map() {
+    let mut rig = Rig::new();
+    let producer = rig.lease(aeron(1), produce(7));
+    rig.lease(aeron(1), consume(8));
+    let begun = rig.send_raw(aeron(1), producer.detach());
+    assert_eq!(rig.send_raw(aeron(1), consume(8)), []);
+    rig.raw(Event::EpochPersisted {
+        op: persist_op(&begun),
+    });
+    rig.raw(Event::RegionsReady {
+        op: create_op(&begun),
+    });
+    let again = rig.lease(aeron(1), consume(8));
+    assert!(again.epoch > producer.epoch);
+}
+
+#[test]
+// spec: D-6-1
+fn epochs_are_unique_over_all_streams_even_within_one_instant() {
+    let mut rig = Rig::new();
+    let camera = rig.lease(aeron(1), produce(7));
+    let request = tensorpool_wire::ShmAttachRequest {
+        stream_id: LIDAR,
+        ..produce(8)
+    };
+    let lidar = rig.lease(aeron(1), request);
+    assert_eq!(camera.epoch, Epoch(START));
+    assert_eq!(lidar.epoch, Epoch(START + 1));
+}
+
+#[test]
+// spec: W-15.21a-15
+fn directories_found_later_are_collected_like_those_found_at_start() {
+    let mut rig = Rig::new();
+    rig.lease(aeron(1), produce(7));
+    let orphan = ExistingEpoch {
+        stream: StreamId(3),
+        epoch: Epoch(5),
+        bytes: 1,
+        activity: MonoNanos(0),
+        owner: Owner::Alive,
+    };
+    assert_eq!(rig.raw(Event::EpochsFound(vec![orphan])), []);
+    let dead = ExistingEpoch {
+        owner: Owner::Dead,
+        ..orphan
+    };
+    let actions = rig.event(Event::EpochsFound(vec![dead]));
+    assert_eq!(rig.show(&actions).matches("remove 3/").count(), 1);
+}
