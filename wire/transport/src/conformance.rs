@@ -10,6 +10,8 @@
 //! A case never sleeps. It calls the fixture's `step` until what it waits for has happened: in virtual
 //! time that is an advance, over a real media driver a moment of waiting with a limit.
 
+#[cfg(feature = "bus")]
+pub mod bytes;
 pub mod port;
 pub mod pubsub;
 

@@ -226,6 +226,10 @@ fn connect(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::net::sockopt::set_socket_send_buffer_size(&socket, MAX_PACKET_LEN)?;
+    if rustix::net::sockopt::socket_send_buffer_size(&socket)? < 2 * MAX_PACKET_LEN {
+        // Refused now rather than at the first long message: net.core.wmem_max is below 131072.
+        return Err(Errno::MSGSIZE);
+    }
     if path.as_os_str().as_bytes().len() <= ADDRESS_PATH_MAX {
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     } else {

@@ -142,7 +142,7 @@ impl Kernel {
         };
         let turned_away = rustix::net::accept_with(listener, SocketFlags::CLOEXEC);
         let outcome = match turned_away {
-            Ok(_) => Accepted::NoDescriptors,
+            Ok(_) => Accepted::TurnedAway("this process has no file descriptor left"),
             Err(_) => Accepted::Nobody,
         };
         drop(turned_away);
@@ -194,7 +194,10 @@ impl Sockets for Kernel {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = match rustix::net::accept_with(listener, flags) {
             Ok(socket) => socket,
-            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return Ok(Accepted::Nobody),
+            // Out of memory for now: the listener stays ready, so it is tried again.
+            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => {
+                return Ok(Accepted::Nobody);
+            }
             Err(Errno::MFILE | Errno::NFILE) => return Ok(self.turn_away(attachment)),
             Err(errno) => return Err(errno.into()),
         };
@@ -202,7 +205,9 @@ impl Sockets for Kernel {
         // spec: X-2-11
         let peer = getsockopt(&socket, sockopt::PeerCredentials).map_err(io::Error::from)?;
         let pid = u32::try_from(peer.pid()).unwrap_or(0);
-        self.register(id, socket)?;
+        if self.register(id, socket).is_err() {
+            return Ok(Accepted::TurnedAway("the kernel has no room to watch it"));
+        }
         Ok(Accepted::Peer(Peer {
             pid,
             uid: peer.uid(),

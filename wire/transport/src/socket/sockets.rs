@@ -37,9 +37,12 @@ pub(crate) enum Accepted {
     Peer(Peer),
     /// Nobody is waiting.
     Nobody,
-    /// Somebody was turned away, since this process has no descriptor left.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "memory does not run out"))]
-    NoDescriptors,
+    /// Somebody was turned away for want of a resource, in words.
+    #[cfg_attr(
+        not(feature = "server"),
+        allow(dead_code, reason = "memory does not run out")
+    )]
+    TurnedAway(&'static str),
 }
 
 /// The outcome of a receive.

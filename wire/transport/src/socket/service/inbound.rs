@@ -172,9 +172,8 @@ impl<S: Sockets> Service<S> {
                 let id = ConnectionId(self.next_id);
                 match self.sockets.accept(attachment, id)? {
                     Accepted::Nobody => break,
-                    Accepted::NoDescriptors => {
+                    Accepted::TurnedAway(text) => {
                         self.stats.refused += 1;
-                        let text = "this process has no file descriptor left";
                         handler(Inbound::Refused {
                             attachment,
                             uid: None,

@@ -1,8 +1,10 @@
 //! Other processes, many connections, and what idling costs.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::os::fd::BorrowedFd;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use super::super::kernel::Kernel;
 use super::super::listener::Listener;
@@ -191,14 +193,31 @@ fn a_server_without_descriptors_turns_away_instead_of_spinning() {
     );
 }
 
-/// Counts the calls that pass through.
-struct Counted {
+/// The kernel, watched: counts the calls that pass, and lets things happen before a receive.
+struct Watched {
     kernel: Kernel,
     looks: u32,
     others: u32,
+    before_receive: Option<Box<dyn FnOnce()>>,
 }
 
-impl Sockets for Counted {
+impl Watched {
+    fn listening_on(path: &std::path::Path) -> Service<Self> {
+        let mut kernel = Kernel::new().unwrap();
+        kernel
+            .add_listener(0, Listener::bind(path, 0o600).unwrap())
+            .unwrap();
+        let watched = Self {
+            kernel,
+            looks: 0,
+            others: 0,
+            before_receive: None,
+        };
+        Service::new(watched, Limits::default())
+    }
+}
+
+impl Sockets for Watched {
     fn ready(&mut self, found: &mut Vec<Ready>) -> std::io::Result<()> {
         self.looks += 1;
         self.kernel.ready(found)
@@ -213,6 +232,9 @@ impl Sockets for Counted {
     }
     fn receive(&mut self, id: ConnectionId, buffer: &mut [u8]) -> Received {
         self.others += 1;
+        if let Some(happen) = self.before_receive.take() {
+            happen();
+        }
         self.kernel.receive(id, buffer)
     }
     fn send(
@@ -261,18 +283,7 @@ fn twelve_hundred_idle_connections_cost_one_look_per_poll() {
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("driver.sock");
-    let mut kernel = Kernel::new().unwrap();
-    kernel
-        .add_listener(0, Listener::bind(&path, 0o600).unwrap())
-        .unwrap();
-    let mut service = Service::new(
-        Counted {
-            kernel,
-            looks: 0,
-            others: 0,
-        },
-        Limits::default(),
-    );
+    let mut service = Watched::listening_on(&path);
     let now = MonoNanos(SECOND);
     let mut clients = Vec::new();
     let mut opened = 0;
@@ -309,4 +320,38 @@ fn twelve_hundred_idle_connections_cost_one_look_per_poll() {
         })
         .unwrap();
     assert_eq!(closed, CONNECTIONS);
+}
+
+// spec: X-2-23
+#[test]
+fn a_close_that_happens_while_packets_are_read_still_comes_before_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("driver.sock");
+    let mut service = Watched::listening_on(&path);
+    let now = MonoNanos(SECOND);
+    let corpse = SocketClient::connect(&path).unwrap();
+    let successor = Rc::new(RefCell::new(SocketClient::connect(&path).unwrap()));
+    while service.poll(now, &mut |_| {}).unwrap() > 0 {}
+    successor
+        .borrow_mut()
+        .send(LogicalStream::Control, b"are you there?")
+        .unwrap();
+    let attaching = Rc::clone(&successor);
+    // The server has seen that the successor has something to say, and nothing else. Now the other
+    // one dies, and only then the successor attaches.
+    service.sockets.before_receive = Some(Box::new(move || {
+        drop(corpse);
+        attaching
+            .borrow_mut()
+            .send(LogicalStream::Control, b"attach")
+            .unwrap();
+    }));
+    let mut seen = Vec::new();
+    let mut keep = |inbound: Inbound<'_>| match inbound {
+        Inbound::Message { bytes, .. } => seen.push(String::from_utf8(bytes.to_vec()).unwrap()),
+        Inbound::Closed { connection, .. } => seen.push(format!("closed {}", connection.0)),
+        Inbound::Opened { .. } | Inbound::Refused { .. } | Inbound::Closing { .. } => {}
+    };
+    service.poll(now, &mut keep).unwrap();
+    assert_eq!(seen, ["closed 1", "are you there?", "attach"]);
 }
