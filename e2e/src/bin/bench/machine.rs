@@ -17,6 +17,7 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     /// Whether the two are siblings on one physical core.
     pub(crate) siblings: bool,
+    others: Vec<usize>,
     description: String,
 }
 
@@ -41,8 +42,14 @@ impl Machine {
             there: *there,
             cores: cores.len(),
             siblings: other.is_none(),
+            others: others(*there, rest),
             description: describe(),
         })
+    }
+
+    /// All cores but the measuring one, the peer's first.
+    pub(crate) fn others(&self) -> Vec<usize> {
+        self.others.clone()
     }
 }
 
@@ -66,6 +73,11 @@ pub(crate) fn pin(core: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).map_err(|error| format!("could not pin to core {core}: {error}"))
+}
+
+fn others(first: usize, rest: &[usize]) -> Vec<usize> {
+    let more = rest.iter().copied().filter(|core| *core != first);
+    std::iter::once(first).chain(more).collect()
 }
 
 fn siblings_of(core: usize) -> Vec<usize> {

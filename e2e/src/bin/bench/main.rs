@@ -8,17 +8,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
-use tensorpool_transport::aeron::media_driver::{EmbeddedMediaDriver, MediaDriverConfig};
+use tensorpool_e2e::driver::{LocalDriver, Stream};
 
+use connect::{By, Way};
 use latency::{Amount, Percentiles, RoundTrip};
 use machine::Machine;
-use report::Row;
+use report::{Row, Target};
+use trips::aeron::{BARE_AERON, BareAeron};
+use trips::cache_line::{CACHE_LINE, CacheLine};
+use trips::frames::{Frames, Payload};
+use trips::iceoryx::{ICEORYX, Iceoryx};
 
+mod connect;
+mod copy;
+mod fan_out;
 mod latency;
+mod load;
 mod machine;
 mod peer;
+mod quiet;
 mod report;
 mod trips;
+mod waiting;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -46,7 +57,16 @@ fn main() -> ExitCode {
 fn bench(quick: bool) -> Result<bool, String> {
     let machine = Machine::find()?;
     println!("{machine}");
-    let rows = latencies(&machine, quick)?;
+    let driver = LocalDriver::start(Path::new("/dev/shm"), &streams())?;
+    machine::pin(machine.here)?;
+    let sockets = Way::new(&driver, By::Socket, By::Socket);
+    let mut rows = latencies(&machine, &driver, quick)?;
+    rows.extend(copies(&sockets, "tmpfs", quick));
+    rows.extend(fan_out::rows(&machine, &sockets, quick));
+    rows.extend(waiting::rows(&machine, &sockets, quick));
+    driver.stop()?;
+    rows.extend(hugepage_copies(quick));
+    rows.extend(load::rows(quick));
     report::print(&rows);
     let file = workspace().join("target/bench.json");
     let context = json!({
@@ -63,45 +83,210 @@ fn bench(quick: bool) -> Result<bool, String> {
     Ok(missed == 0)
 }
 
-fn latencies(machine: &Machine, quick: bool) -> Result<Vec<Row>, String> {
+/// Names of the series, as the table has them.
+const RING: &str = "ring, 64 bytes";
+const DESCRIPTORS: &str = "descriptors over Aeron, 64 bytes";
+const RELAYED: &str = "socket to Aeron, relayed, 64 bytes";
+const SMALL: Payload = Payload {
+    len: 64,
+    touched: 64,
+};
+
+fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec<Row>, String> {
     let amount = Amount {
         rounds: if quick { 3 } else { 10 },
         trips: if quick { 20_000 } else { 100_000 },
         warm_up: 2_000,
     };
-    let aeron = tempfile::Builder::new()
-        .prefix("tensorpool-bench-aeron-")
-        .tempdir_in("/dev/shm")
-        .map_err(|error| format!("no directory for the media driver: {error}"))?;
-    let aeron_directory = aeron.path().join("aeron");
-    let media_driver = EmbeddedMediaDriver::start(&MediaDriverConfig::new(&aeron_directory))
-        .map_err(|error| error.to_string())?;
-    machine::pin(machine.here)?;
-    let mut series: Vec<Box<dyn RoundTrip>> = vec![
-        Box::new(trips::cache_line::CacheLine::new(machine)),
-        Box::new(trips::aeron::BareAeron::new(machine, &aeron_directory)?),
-        Box::new(trips::iceoryx::Iceoryx::new(machine)?),
+    let sockets = Way::new(driver, By::Socket, By::Socket);
+    let aeron = Way::new(driver, By::Aeron, By::Aeron);
+    let relayed = Way::new(driver, By::Socket, By::Aeron);
+    let frames = |name: &str, way: &Way, stream: &str, payload| {
+        (
+            name.to_owned(),
+            Frames::new(name, machine, way, stream, payload).map(boxed),
+        )
+    };
+    let directory = driver.aeron_directory();
+    let mut opened: Vec<(String, Result<Box<dyn RoundTrip>, String>)> = vec![
+        (CACHE_LINE.to_owned(), Ok(Box::new(CacheLine::new(machine)))),
+        frames(RING, &sockets, "ring", SMALL),
+        (
+            BARE_AERON.to_owned(),
+            BareAeron::new(machine, &directory).map(boxed),
+        ),
+        frames(DESCRIPTORS, &aeron, "descriptors", SMALL),
+        (ICEORYX.to_owned(), Iceoryx::new(machine).map(boxed)),
+        frames(RELAYED, &relayed, "relayed", SMALL),
     ];
+    for (len, size) in copy::SIZES {
+        let payload = Payload { len, touched: 8 };
+        let name = claimed(size);
+        opened.push(frames(&name, &sockets, &format!("claim-{len}"), payload));
+    }
+    let mut rows = Vec::new();
+    let mut series = Vec::new();
+    for (name, trip) in opened {
+        match trip {
+            Ok(trip) => series.push(trip),
+            Err(why) => rows.push(Row::not_measured(format!("round trip, {name}"), why)),
+        }
+    }
     let measured = latency::interleave(&mut series, amount);
-    drop(series);
-    media_driver
-        .stop()
-        .map_err(|ended| format!("the media driver ended: {ended:?}"))?;
-    Ok(measured
-        .into_iter()
-        .flat_map(|(name, outcome)| rows_of(&name, outcome))
-        .collect())
+    for (name, outcome) in &measured {
+        rows.extend(rows_of(name, outcome, &measured));
+    }
+    if let Some(ring) = series.iter_mut().find(|series| series.name() == RING) {
+        rows.extend(quiet::rows(ring.as_mut()));
+    }
+    Ok(rows)
 }
 
-fn rows_of(name: &str, outcome: Result<Percentiles, String>) -> Vec<Row> {
-    match outcome {
-        Ok(found) => vec![
-            Row::value(format!("round trip, {name}, p50"), found.p50, "ns"),
-            Row::value(format!("round trip, {name}, p99"), found.p99, "ns"),
-            Row::value(format!("round trip, {name}, p99.9"), found.p999, "ns"),
-        ],
-        Err(why) => vec![Row::not_measured(format!("round trip, {name}"), why)],
+fn boxed<T: RoundTrip + 'static>(trip: T) -> Box<dyn RoundTrip> {
+    Box::new(trip)
+}
+
+fn claimed(size: &str) -> String {
+    format!("ring, {size} claimed and not copied")
+}
+
+/// The three rows of a series; the median is held against what it must not be slower than.
+fn rows_of(
+    name: &str,
+    outcome: &Result<Percentiles, String>,
+    all: &[(String, Result<Percentiles, String>)],
+) -> Vec<Row> {
+    let found = match outcome {
+        Ok(found) => found,
+        Err(why) => {
+            return vec![Row::not_measured(
+                format!("round trip, {name}"),
+                why.clone(),
+            )];
+        }
+    };
+    let median_of = |wanted: &str| {
+        let series = all.iter().find(|(name, _)| name == wanted);
+        series
+            .and_then(|(_, outcome)| outcome.as_ref().ok())
+            .map(|found| found.p50)
+    };
+    let bound: Option<(&str, fn(f64) -> f64)> = match name {
+        RING => Some((CACHE_LINE, |line| (line * 1.25).max(line + 150.0))),
+        DESCRIPTORS => Some((BARE_AERON, |bare| bare * 1.25)),
+        _ if name.contains("claimed") => Some((RING, |small| small * 1.10)),
+        _ => None,
+    };
+    let p50 = format!("round trip, {name}, p50");
+    let reference = bound.and_then(|(of, limit)| Some((median_of(of)?, limit)));
+    let mut rows = vec![match reference {
+        Some((reference, limit)) => Row::against(
+            p50,
+            (found.p50, "ns"),
+            reference,
+            Target::AtMost(limit(reference)),
+        ),
+        None => Row::value(p50, found.p50, "ns"),
+    }];
+    rows.push(Row::value(
+        format!("round trip, {name}, p99"),
+        found.p99,
+        "ns",
+    ));
+    rows.push(Row::value(
+        format!("round trip, {name}, p99.9"),
+        found.p999,
+        "ns",
+    ));
+    if let (RING, Some(rival)) = (name, median_of(ICEORYX)) {
+        let name = format!("round trip, {name}, p50, against iceoryx2");
+        rows.push(Row::against(
+            name,
+            (found.p50, "ns"),
+            rival,
+            Target::AtMost(rival),
+        ));
     }
+    rows
+}
+
+fn copies(way: &Way, memory: &str, quick: bool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (len, size) in copy::SIZES {
+        match copy::rows(way, memory, (len, size), quick) {
+            Ok(measured) => rows.extend(measured),
+            Err(why) => rows.push(Row::not_measured(
+                format!("copies of {size}, {memory}"),
+                why,
+            )),
+        }
+    }
+    rows
+}
+
+/// The copies again, with a driver whose memory is on huge pages.
+fn hugepage_copies(quick: bool) -> Vec<Row> {
+    let name = "copies, huge pages";
+    let Some(mount) = env::var_os("TENSORPOOL_HUGETLB_DIR") else {
+        return vec![Row::not_measured(
+            name,
+            "no hugetlbfs mount in TENSORPOOL_HUGETLB_DIR",
+        )];
+    };
+    let streams: Vec<Stream> = copy::SIZES
+        .iter()
+        .map(|(len, _)| stream(&copy::stream_name(*len), copy::SLOTS, *len, 0))
+        .enumerate()
+        .map(|(index, stream)| numbered(stream, index))
+        .collect();
+    match LocalDriver::start(Path::new(&mount), &streams) {
+        Ok(driver) => {
+            let way = Way::new(&driver, By::Socket, By::Socket);
+            let mut rows = copies(&way, "huge pages", quick);
+            if let Err(why) = driver.stop() {
+                rows.push(Row::not_measured("the driver on huge pages", why));
+            }
+            rows
+        }
+        Err(why) => vec![Row::not_measured(name, why)],
+    }
+}
+
+/// Every stream that is measured on tmpfs.
+fn streams() -> Vec<Stream> {
+    let mut all = Vec::new();
+    for name in ["ring", "descriptors", "relayed"] {
+        for end in ["there", "back"] {
+            all.push(stream(&format!("{name}-{end}"), 1024, 64, 0));
+        }
+    }
+    for (len, _) in copy::SIZES {
+        for end in ["there", "back"] {
+            all.push(stream(&format!("claim-{len}-{end}"), 8, len, 0));
+        }
+        all.push(stream(&copy::stream_name(len), copy::SLOTS, len, 0));
+    }
+    all.push(stream(fan_out::STREAM, 1024, fan_out::LEN, 0));
+    all.push(stream(waiting::STREAM, 64, 64, 0));
+    all.into_iter()
+        .enumerate()
+        .map(|(index, stream)| numbered(stream, index))
+        .collect()
+}
+
+fn stream(name: &str, slots: u32, stride_bytes: usize, id: u32) -> Stream {
+    Stream {
+        name: name.to_owned(),
+        id,
+        slots,
+        stride_bytes,
+        descriptors: Some(connect::descriptors_of(name)),
+    }
+}
+
+fn numbered(stream: Stream, index: usize) -> Stream {
+    let id = 10_000 + u32::try_from(index).unwrap_or(0);
+    Stream { id, ..stream }
 }
 
 fn serve(kind: &str, core: &str, arguments: &[&str]) -> Result<(), String> {
@@ -112,6 +297,9 @@ fn serve(kind: &str, core: &str, arguments: &[&str]) -> Result<(), String> {
     match (kind, arguments) {
         ("aeron", [directory]) => trips::aeron::serve(Path::new(directory)),
         ("iceoryx", [run]) => trips::iceoryx::serve(run),
+        ("frames", arguments) => trips::frames::serve(arguments),
+        ("fan-out", arguments) => fan_out::serve(arguments),
+        ("waiting", arguments) => waiting::serve(arguments),
         (kind, _) => Err(format!("there is no peer `{kind}` with these arguments")),
     }
 }

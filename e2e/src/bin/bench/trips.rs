@@ -2,7 +2,8 @@
 
 pub(crate) mod aeron;
 pub(crate) mod cache_line;
+pub(crate) mod frames;
 pub(crate) mod iceoryx;
 
 /// First eight bytes of a message that sends the peer to rest.
-const REST: u64 = u64::MAX;
+pub(crate) const REST: u64 = u64::MAX;

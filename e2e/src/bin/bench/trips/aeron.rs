@@ -11,6 +11,9 @@ use crate::latency::{RoundTrip, spin_until};
 use crate::machine::Machine;
 use crate::peer::{Peer, answer, next_order};
 
+/// What the table calls it.
+pub(crate) const BARE_AERON: &str = "bare Aeron IPC, 48 bytes";
+
 const CHANNEL: &str = "aeron:ipc";
 const THERE: i32 = 9001;
 const BACK: i32 = 9002;
@@ -110,7 +113,7 @@ impl BareAeron {
 
 impl RoundTrip for BareAeron {
     fn name(&self) -> &'static str {
-        "bare Aeron IPC, 48 bytes"
+        BARE_AERON
     }
 
     fn begin(&mut self) -> Result<(), String> {

@@ -9,6 +9,9 @@ use super::REST;
 use crate::latency::{RoundTrip, spin_until};
 use crate::machine::{Machine, pin};
 
+/// What the table calls it.
+pub(crate) const CACHE_LINE: &str = "bare cache line";
+
 /// A word that has its cache lines (and the prefetcher's next one) for itself.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -53,7 +56,7 @@ impl CacheLine {
 }
 
 fn answer(lines: &Lines) {
-    let mut last = lines.there.0.load(Ordering::Acquire);
+    let mut last = 0;
     loop {
         let word = lines.there.0.load(Ordering::Acquire);
         if word == REST {
@@ -70,7 +73,7 @@ fn answer(lines: &Lines) {
 
 impl RoundTrip for CacheLine {
     fn name(&self) -> &'static str {
-        "bare cache line"
+        CACHE_LINE
     }
 
     fn begin(&mut self) -> Result<(), String> {

@@ -10,6 +10,9 @@ use crate::latency::{RoundTrip, spin_until};
 use crate::machine::Machine;
 use crate::peer::{Peer, answer, next_order};
 
+/// What the table calls it.
+pub(crate) const ICEORYX: &str = "iceoryx2, 64 bytes";
+
 /// Eight words: 64 bytes.
 type Payload = [u64; 8];
 
@@ -83,7 +86,7 @@ impl Iceoryx {
 
 impl RoundTrip for Iceoryx {
     fn name(&self) -> &'static str {
-        "iceoryx2, 64 bytes"
+        ICEORYX
     }
 
     fn begin(&mut self) -> Result<(), String> {
