@@ -5,6 +5,7 @@
 //! embedded one included; relays and held subscriptions are wishes that outlive it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tensorpool_driver_core::EpochKey;
@@ -17,6 +18,7 @@ use tensorpool_transport::aeron::reconnect::{Backoff, Progress, Reconnecting};
 use tensorpool_transport::aeron::rusteron::{
     ConnectError, RusteronClient, RusteronConfig, RusteronPublication, RusteronSubscription,
 };
+use tensorpool_transport::aeron::settings as media_settings;
 use tensorpool_transport::port::{Inbound, Outbound, ServerPort};
 use tensorpool_transport::pubsub::{Dead, MessageClient, SendError, Subscription};
 use tensorpool_wire::{MonoNanos, StreamId};
@@ -76,6 +78,8 @@ type Build = Box<dyn FnMut() -> Result<Link, LinkError>>;
 pub(crate) struct Aeron {
     link: Reconnecting<Link, Build>,
     descriptor_channel: String,
+    /// Directory of an external media driver, whose settings are looked at after each connection.
+    inspected: Option<PathBuf>,
     relays: Vec<(i32, Relay)>,
     held: BTreeMap<StreamId, i32>,
     complained_at: Option<MonoNanos>,
@@ -131,6 +135,8 @@ impl Aeron {
         let mut this = Self {
             link: Reconnecting::new(Backoff::default(), build),
             descriptor_channel: settings.driver.descriptor.channel.clone(),
+            inspected: (mode == MediaDriverMode::External)
+                .then(|| settings.driver.aeron_dir.clone()),
             relays: Vec::new(),
             held: BTreeMap::new(),
             complained_at: None,
@@ -287,6 +293,9 @@ impl Aeron {
                 counters.media_driver_connects += 1;
                 self.complained_at = None;
                 tracing::info!(failures, "connected to the media driver");
+                if let Some(dir) = &self.inspected {
+                    inspect(dir);
+                }
                 Ok(())
             }
             Progress::Failed { error, next: _ } => {
@@ -320,6 +329,21 @@ impl Drop for Aeron {
     fn drop(&mut self) {
         // The client goes before the embedded media driver that it talks to.
         self.link.lost(MonoNanos(0));
+    }
+}
+
+/// Says which settings of an external media driver let one client stop the others.
+fn inspect(dir: &Path) {
+    match media_settings::inspect(dir) {
+        Ok(report) => {
+            if let Some(warning) = report.warning() {
+                tracing::warn!("{warning}");
+            }
+        }
+        Err(error) => tracing::warn!(
+            error = in_words(&error),
+            "the settings of the media driver could not be read"
+        ),
     }
 }
 

@@ -13,18 +13,18 @@ use crate::config::Settings;
 use crate::counters::Counters;
 
 /// Never happens.
-pub type LinkError = Infallible;
+pub(crate) type LinkError = Infallible;
 
 /// The way in that is not there.
 #[derive(Debug)]
-pub struct Aeron(Infallible);
+pub(crate) struct Aeron(Infallible);
 
 impl Aeron {
     /// Always `None`.
     ///
     /// # Errors
     /// Never.
-    pub const fn start(
+    pub(crate) const fn start(
         _: &Settings,
         _: MonoNanos,
         _: &mut Counters,
@@ -32,11 +32,11 @@ impl Aeron {
         Ok(None)
     }
 
-    pub const fn is_up(&mut self) -> bool {
+    pub(crate) const fn is_up(&mut self) -> bool {
         match self.0 {}
     }
 
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         _: MonoNanos,
         _: &mut Counters,
@@ -45,11 +45,11 @@ impl Aeron {
         match self.0 {}
     }
 
-    pub const fn send(&mut self, _: &Outbound<'_>) -> Result<(), SendError> {
+    pub(crate) const fn send(&mut self, _: &Outbound<'_>) -> Result<(), SendError> {
         match self.0 {}
     }
 
-    pub const fn send_to(
+    pub(crate) const fn send_to(
         &mut self,
         _: MonoNanos,
         _: &str,
@@ -59,27 +59,27 @@ impl Aeron {
         match self.0 {}
     }
 
-    pub fn start_relay(&mut self, _: EpochKey, _: ReadMapping, _: i32) {
+    pub(crate) fn start_relay(&mut self, _: EpochKey, _: ReadMapping, _: i32) {
         match self.0 {}
     }
 
-    pub const fn stop_relay(&mut self, _: StreamId) {
+    pub(crate) const fn stop_relay(&mut self, _: StreamId) {
         match self.0 {}
     }
 
-    pub const fn has_relays(&self) -> bool {
+    pub(crate) const fn has_relays(&self) -> bool {
         match self.0 {}
     }
 
-    pub const fn hold(&mut self, _: StreamId, _: i32) {
+    pub(crate) const fn hold(&mut self, _: StreamId, _: i32) {
         match self.0 {}
     }
 
-    pub const fn release(&mut self, _: StreamId) {
+    pub(crate) const fn release(&mut self, _: StreamId) {
         match self.0 {}
     }
 
-    pub fn work(&mut self, _: MonoNanos, _: &mut Counters) -> (usize, Vec<EpochKey>) {
+    pub(crate) fn work(&mut self, _: MonoNanos, _: &mut Counters) -> (usize, Vec<EpochKey>) {
         match self.0 {}
     }
 }

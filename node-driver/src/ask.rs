@@ -71,22 +71,6 @@ pub(crate) enum AskError {
     Print(#[from] io::Error),
 }
 
-impl AskError {
-    /// Bounded label.
-    #[must_use]
-    pub(crate) const fn reason(&self) -> &'static str {
-        match self {
-            Self::Connect(error) => error.reason(),
-            Self::Send { source, .. } => source.reason(),
-            Self::Ended { .. } => "ended",
-            Self::Timeout { .. } => "timeout",
-            Self::Answer { .. } => "answer",
-            Self::Refused(_) => "refused",
-            Self::Print(_) => "print",
-        }
-    }
-}
-
 /// One question and its answer.
 struct Question<'a> {
     path: &'a Path,

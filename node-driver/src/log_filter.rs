@@ -65,20 +65,6 @@ pub(crate) enum ChangeError {
     },
 }
 
-impl ChangeError {
-    /// Bounded label.
-    #[must_use]
-    pub(crate) const fn reason(&self) -> &'static str {
-        match self {
-            Self::Filter(error) => error.reason(),
-            Self::NoDriver { .. } => "no_driver",
-            Self::Write { .. } => "write",
-            Self::Signal { .. } => "signal",
-            Self::Timeout { .. } => "timeout",
-        }
-    }
-}
-
 impl LogFilter {
     /// Filters are taken from `state_dir`. What an earlier driver left there is not.
     #[must_use]

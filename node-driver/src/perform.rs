@@ -349,6 +349,7 @@ fn log(note: &Note) {
         Note::Poisoned { key } => {
             tracing::error!(stream = %key.stream, epoch = %key.epoch, "a region lost its pages: its producer truncated it");
         }
+        Note::StreamGone { stream } => tracing::info!(%stream, "dynamic stream given up"),
         Note::Draining => tracing::info!("draining: attaches are refused"),
         Note::PolicyApplied {
             added,

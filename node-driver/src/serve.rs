@@ -361,6 +361,7 @@ fn serve_http(settings: &Settings, observer: Observer) -> Result<(), ServeError>
         Ok(address) => tracing::info!(%address, "serving /metrics, /livez and /readyz"),
         Err(error) if http.required => return Err(error.into()),
         Err(error) => tracing::warn!(
+            reason = error.reason(),
             error = in_words(&error),
             "no metrics: nobody asked for this address, so the driver goes on without"
         ),
