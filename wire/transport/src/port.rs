@@ -34,6 +34,7 @@ pub enum Coalesce {
 }
 
 /// One message on its way out.
+// spec: X-2-16
 #[derive(Clone, Copy, Debug)]
 pub struct Outbound<'a> {
     /// To whom.
@@ -53,6 +54,7 @@ pub struct Outbound<'a> {
 pub const MAX_FDS: usize = 253;
 
 /// What a [`ServerPort`] hands to the driver.
+// spec: X-2-16
 #[derive(Debug)]
 pub enum Inbound<'a> {
     /// A connection was accepted.

@@ -277,6 +277,7 @@ impl PortFixture for SocketFixture {
 }
 
 mod conformance {
+    // spec: X-2-4, X-2-16, X-2-19, X-2-22, X-2-23, X-2-25, X-2-29
     crate::port_conformance!(super::SocketFixture::new());
     crate::connection_port_conformance!(super::SocketFixture::new());
 }
