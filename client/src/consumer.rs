@@ -428,7 +428,7 @@ impl Consumer {
                 return Err(PollError::LeaseEnded(end));
             }
             Change::Map(mapped) => {
-                let cursor = mapped.regions.start(mapped.start);
+                let cursor = mapped.first.clone();
                 self.reading = Some(Reading {
                     mapped,
                     cursor,

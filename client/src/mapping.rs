@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tensorpool_shm::{
-    AllowedBases, ContainError, LayoutError, MapError, MapOptions, ReadMapping, RegionSource,
-    Start, StreamLayout, ValidatedUri, WriteMapping,
+    AllowedBases, ContainError, Cursor, LayoutError, MapError, MapOptions, ReadMapping,
+    RegionSource, Start, StreamLayout, ValidatedUri, WriteMapping,
 };
 use tensorpool_wire::{
     Epoch, MonoNanos, PayloadPool, PoolStride, ShmPoolAnnounce, ShmUri, StreamId, UriError,
@@ -144,7 +144,8 @@ impl Life {
 pub(crate) struct Mapped {
     pub(crate) life: Life,
     pub(crate) regions: ReadMapping,
-    pub(crate) start: Start,
+    /// Where reading begins, as of the mapping: nothing committed later is missed.
+    pub(crate) first: Cursor,
 }
 
 /// A producer's mapping of one epoch.
@@ -187,10 +188,11 @@ impl Target {
         let layout = self.layout()?;
         let sources = self.by_path(rules)?;
         let regions = ReadMapping::map(layout, sources, rules.options).map_err(RegionError::Map)?;
+        let first = regions.start(start);
         Ok(Mapped {
             life: Life::new(),
             regions,
-            start,
+            first,
         })
     }
 
