@@ -165,22 +165,31 @@ impl Raw {
         })
     }
 
+    /// Asks for a lease on hugepages and returns the answer.
+    pub(crate) fn attach_with_hugepages(
+        &mut self,
+        role: Role,
+        stream: u32,
+        client: u32,
+    ) -> ShmAttachResponse {
+        let correlation_id = self.next_correlation();
+        let mut request = request(correlation_id, role, stream, client);
+        request.require_hugepages = HugepagesPolicy::Hugepages;
+        self.send(LogicalStream::Control, request);
+        self.expect("an attach answer", |message| match message {
+            Message::ShmAttachResponse(response) if response.correlation_id == correlation_id => {
+                Some(response.clone())
+            }
+            _ => None,
+        })
+        .0
+    }
+
     /// Asks for a lease and does not wait.
     pub(crate) fn request_attach(&mut self, role: Role, stream: u32, client: u32) -> CorrelationId {
         let correlation_id = self.next_correlation();
-        self.send(
-            LogicalStream::Control,
-            ShmAttachRequest {
-                correlation_id,
-                stream_id: StreamId(stream),
-                client_id: ClientId(client),
-                role,
-                expected_layout_version: 1,
-                publish_mode: Some(PublishMode::ExistingOrCreate),
-                require_hugepages: HugepagesPolicy::Unspecified,
-                desired_node_id: None,
-            },
-        );
+        let request = request(correlation_id, role, stream, client);
+        self.send(LogicalStream::Control, request);
         correlation_id
     }
 
@@ -268,6 +277,24 @@ impl Raw {
             _ => None,
         })
         .0
+    }
+}
+
+fn request(
+    correlation_id: CorrelationId,
+    role: Role,
+    stream: u32,
+    client: u32,
+) -> ShmAttachRequest {
+    ShmAttachRequest {
+        correlation_id,
+        stream_id: StreamId(stream),
+        client_id: ClientId(client),
+        role,
+        expected_layout_version: 1,
+        publish_mode: Some(PublishMode::ExistingOrCreate),
+        require_hugepages: HugepagesPolicy::Unspecified,
+        desired_node_id: None,
     }
 }
 
