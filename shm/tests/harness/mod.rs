@@ -1,6 +1,8 @@
 //! What the tests of mapped memory share: a store in a directory, a stream in it, its two ends.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod hammer;
+
 use std::path::{Path, PathBuf};
 
 use tensorpool_shm::{
