@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod frames;
 pub(crate) mod raw;
 
 use std::fmt::Write as _;
