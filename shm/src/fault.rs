@@ -176,11 +176,7 @@ pub fn install_fault_handler() -> Result<(), FaultError> {
         let previous = current_action()?;
         // A handler of ours may need it from the moment it is installed.
         PREVIOUS.get_or_init(|| previous);
-        let handler: WithInfo = on_fault;
-        set_action(
-            (handler as *const ()).expose_provenance(),
-            libc::SA_SIGINFO | libc::SA_ONSTACK,
-        )?;
+        set_our_action()?;
         *installed = true;
     }
     Ok(())
@@ -258,6 +254,11 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, is_f
                 let handler = unsafe { std::mem::transmute::<*const (), WithInfo>(handler) };
                 handler(signal, info, context);
             }
+            // The standard library's handler takes itself out. A real fault is then repeated and
+            // kills, as it should; a signal that somebody sent must not end our protection.
+            if !is_fault {
+                let _ = set_our_action();
+            }
         }
     }
 }
@@ -277,6 +278,12 @@ fn current_action() -> io::Result<Previous> {
     })
 }
 
+fn set_our_action() -> io::Result<()> {
+    let handler: WithInfo = on_fault;
+    let address = (handler as *const ()).expose_provenance();
+    set_action(address, libc::SA_SIGINFO | libc::SA_ONSTACK)
+}
+
 fn set_action(handler: libc::sighandler_t, flags: c_int) -> io::Result<()> {
     let action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: [signal-safe] all zeros is a sigaction: default handler, no flags, empty mask.
@@ -291,3 +298,6 @@ fn set_action(handler: libc::sighandler_t, flags: c_int) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests;

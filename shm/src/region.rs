@@ -59,7 +59,7 @@ pub struct Region {
     mapped: usize,
     len: usize,
     access: Access,
-    watch: &'static fault::Watch,
+    pub(crate) watch: &'static fault::Watch,
     /// Made by `on_heap`, so not to be unmapped.
     #[cfg(test)]
     heap: Option<std::alloc::Layout>,
@@ -230,6 +230,28 @@ unsafe impl Send for ForkGuard {}
 // SAFETY: [mapped] as above.
 unsafe impl Sync for ForkGuard {}
 
+/// Runs `child` in a forked child and returns its end: an exit status, or minus the signal.
+#[cfg(all(test, not(miri)))]
+fn in_forked_child(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: [shared] the child runs no destructor and takes no lock: it loads words and leaves.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "a child");
+    if pid == 0 {
+        let status = child();
+        // SAFETY: [shared] as above.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: [shared] the status is our own memory.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(waited, pid, "the child's end");
+    if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        -libc::WTERMSIG(status)
+    }
+}
+
 /// Bytes of the guard's mapping; the kernel rounds it up to a page.
 const GUARD_BYTES: usize = 4096;
 
@@ -272,3 +294,6 @@ impl Drop for ForkGuard {
         debug_assert_eq!(unmapped, Ok(()), "a guard's own page can be unmapped");
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests;
