@@ -264,10 +264,10 @@ fn media_driver_killed_under_both_ends_is_an_error_and_both_come_back() {
                 dead.0 = server
                     .poll(clock.now(), &mut |_| {})
                     .err()
-                    .or(dead.0.take());
+                    .or_else(|| dead.0.take());
             }
             if let Some(client) = client.get() {
-                dead.1 = client.poll(&mut |_| {}).err().or(dead.1.take());
+                dead.1 = client.poll(&mut |_| {}).err().or_else(|| dead.1.take());
             }
             dead.0.is_some() && dead.1.is_some()
         });

@@ -28,53 +28,7 @@ use rusteron_client::bindings::{
     aeron_header_t, aeron_header_values, aeron_header_values_t, aeron_subscription_poll,
 };
 
-/// Bytes in front of every fragment in a term.
-const FRAME_HEADER_LEN: usize = 32;
-/// Longest fragment in bytes: the largest MTU that Aeron takes, less its header.
-const FRAGMENT_MAX: usize = 65_504 - FRAME_HEADER_LEN;
-
-/// Where a copied fragment lies in [`Inbox::bytes`] and what its header said.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fragment {
-    pub(super) session: i32,
-    pub(super) flags: u8,
-    pub(super) start: usize,
-    pub(super) len: usize,
-}
-
-/// Fragments copied by [`poll`] and not handed on yet.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    bytes: Vec<u8>,
-    fragments: Vec<Fragment>,
-    next: usize,
-    refused: u64,
-}
-
-impl Inbox {
-    /// The next fragment and its bytes. It counts as handed on from now on.
-    pub(super) fn take(&mut self) -> Option<(Fragment, &[u8])> {
-        let fragment = *self.fragments.get(self.next)?;
-        self.next += 1;
-        Some((fragment, &self.bytes[fragment.start..][..fragment.len]))
-    }
-
-    /// Whether everything was handed on.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.next >= self.fragments.len()
-    }
-
-    /// Fragments not copied since their length cannot be true.
-    pub(super) const fn refused(&self) -> u64 {
-        self.refused
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.fragments.clear();
-        self.next = 0;
-    }
-}
+use super::inbox::{FRAGMENT_MAX, FRAME_HEADER_LEN, Inbox};
 
 /// Copies at most `limit` fragments into `inbox`, which must be empty (what was not handed on is
 /// forgotten). Returns what the library returns: how many, or a negative number.
@@ -102,27 +56,23 @@ unsafe extern "C-unwind" fn on_fragment(
     // SAFETY: [callback]: this is the pointer that `poll` made from its unique borrow.
     let inbox = unsafe { &mut *inbox.cast::<Inbox>() };
     let Some(values) = header_values(header) else {
-        inbox.refused += 1;
+        inbox.refuse();
         return;
     };
     if len > FRAGMENT_MAX || !ends_in_its_term(&values, len) {
-        inbox.refused += 1;
+        inbox.refuse();
         return;
     }
-    let start = inbox.bytes.len();
-    inbox.bytes.reserve(len);
-    let spare = inbox.bytes.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+    let bytes = inbox.bytes_mut();
+    let start = bytes.len();
+    bytes.reserve(len);
+    let spare = bytes.spare_capacity_mut().as_mut_ptr().cast::<u8>();
     // SAFETY: [frame] makes the source readable for `len`, checked above to end in its term;
     // [reserved] makes the target writable; the target is private memory, so they do not overlap.
     unsafe { std::ptr::copy_nonoverlapping(buffer, spare, len) };
     // SAFETY: [reserved] gives the capacity, and the copy above initialised these bytes.
-    unsafe { inbox.bytes.set_len(start + len) };
-    inbox.fragments.push(Fragment {
-        session: values.frame.session_id,
-        flags: values.frame.flags,
-        start,
-        len,
-    });
+    unsafe { bytes.set_len(start + len) };
+    inbox.close_fragment(values.frame.session_id, values.frame.flags, start);
 }
 
 fn header_values(header: *mut aeron_header_t) -> Option<aeron_header_values_t> {

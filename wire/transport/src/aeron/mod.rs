@@ -9,12 +9,18 @@
 //! One Aeron directory is one trust domain: whoever can write it can crash its media driver and
 //! every client. Survive and supervise; do not expect a boundary.
 
+#[cfg(feature = "aeron-rs")]
+pub mod aeron_rs;
 #[cfg(any(feature = "rusteron", feature = "aeron-rs"))]
 mod assembler;
 pub mod channel;
 pub mod cnc;
+#[cfg(any(feature = "rusteron", feature = "aeron-rs"))]
+mod connect;
 #[cfg(feature = "rusteron")]
 mod ffi;
+#[cfg(any(feature = "rusteron", feature = "aeron-rs"))]
+mod inbox;
 #[cfg(feature = "media-driver")]
 pub mod media_driver;
 mod outbox;

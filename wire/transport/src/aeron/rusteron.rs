@@ -10,7 +10,6 @@
 //! that was given up and a lapped client end in [`Dead`], after which every handle answers
 //! `Closed` or `Dead` and nothing is delivered.
 
-mod connect;
 mod handles;
 mod shared;
 
@@ -23,16 +22,16 @@ use rusteron_client::{
     Aeron, AeronCError, AeronContext, AeronImage, AeronSubscription, Handler as Callback,
 };
 
-use self::connect::look_before;
 use self::shared::{Closing, Images, Shared, lock};
 use super::assembler::Assembler;
 use super::channel::untethered;
 use super::cnc::Cnc;
-use super::ffi::Inbox;
+use super::connect::look_before;
+use super::inbox::Inbox;
 use crate::pubsub::{Dead, ImageEvent, MessageClient};
 
-pub use self::connect::{ConnectError, RusteronConfig};
 pub use self::handles::{RusteronPublication, RusteronSubscription};
+pub use super::connect::{AeronConfig as RusteronConfig, ConnectError};
 
 /// How long one wait for the media driver's answer sleeps between two looks.
 const ANSWER_NAP: Duration = Duration::from_micros(50);

@@ -7,7 +7,8 @@ use rusteron_client::{AeronExclusivePublication, AeronOfferError, AeronSubscript
 
 use super::shared::{Handle, Images, Shared, lock};
 use crate::aeron::assembler::Assembler;
-use crate::aeron::ffi::{self, Inbox};
+use crate::aeron::ffi;
+use crate::aeron::inbox::Inbox;
 use crate::pubsub::{Dead, Delivery, Publication, SendError, Subscription};
 
 /// Fragments read in one poll at most while no message is complete.

@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusteron_client::{AeronCError, AeronErrorType, AeronExclusivePublication, AeronSubscription};
 
 use super::Faults;
-use super::connect::{RusteronConfig, look_before};
 use crate::aeron::cnc::Cnc;
+use crate::aeron::connect::{AeronConfig, look_before};
 use crate::pubsub::{Dead, ImageEvent};
 
 /// What a client, its callbacks and its handles share.
 pub(super) struct Shared {
-    config: RusteronConfig,
+    config: AeronConfig,
     /// Which media driver it is connected to: pid and start time.
     incarnation: (i64, i64),
     /// Set once, after `why`.
@@ -53,7 +53,7 @@ pub(super) struct Images {
 }
 
 impl Shared {
-    pub(super) fn new(config: &RusteronConfig, cnc: &Cnc) -> Self {
+    pub(super) fn new(config: &AeronConfig, cnc: &Cnc) -> Self {
         Self {
             config: config.clone(),
             incarnation: (cnc.pid, cnc.start_timestamp_ms),

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::aeron::cnc::{Cnc, CncError};
+use super::cnc::{Cnc, CncError};
 
 /// How to reach a media driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RusteronConfig {
+pub struct AeronConfig {
     /// Its directory.
     pub dir: PathBuf,
     /// Without a sign of life for this long the media driver is dead. Also how long an answer may
@@ -15,7 +15,7 @@ pub struct RusteronConfig {
     pub driver_timeout: Duration,
 }
 
-impl RusteronConfig {
+impl AeronConfig {
     /// The media driver in `dir`, given up after 2 s of silence.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -83,7 +83,7 @@ impl ConnectError {
 
 /// Refuses a media driver that is not there, so that the library never waits for one nor maps a
 /// damaged file.
-pub(super) fn look_before(config: &RusteronConfig) -> Result<Cnc, ConnectError> {
+pub(super) fn look_before(config: &AeronConfig) -> Result<Cnc, ConnectError> {
     let cnc = Cnc::read(&config.dir).map_err(ConnectError::Cnc)?;
     let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
