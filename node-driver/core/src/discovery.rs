@@ -2,13 +2,14 @@
 //!
 //! An answer is a snapshot and grants nothing (DI-3-1). Its entries are the driver's own announced
 //! epochs, so the newest epoch is the only one there is and an entry that is not announced any more is
-//! gone.
+//! gone. A socket also names configured streams without an epoch: with a name alone a first producer
+//! could not ask for its stream otherwise (X-2-41).
 
 use std::collections::BTreeSet;
 
 use tensorpool_wire::{
-    ClientId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus, LogicalStream,
-    Origin, StreamId,
+    ClientId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus, Epoch,
+    LogicalStream, Origin, StreamId,
 };
 
 use crate::action::{Action, To};
@@ -80,7 +81,9 @@ impl Driver {
         };
         let matching: Vec<(StreamId, &Stream)> = candidates
             .filter(|(id, _)| access.is_none_or(|access| access.sees(**id)))
-            .filter(|(_, stream)| stream.current().is_some())
+            .filter(|(_, stream)| {
+                stream.current().is_some() || on_socket && !stream.name.is_empty()
+            })
             .filter(|(id, stream)| self.matches(&wanted, **id, stream, on_socket))
             .map(|(id, stream)| (*id, stream))
             .collect();
@@ -91,7 +94,7 @@ impl Driver {
         }
         let results: Vec<DiscoveryResult> = matching
             .into_iter()
-            .filter_map(|(id, stream)| self.result(id, stream, on_socket))
+            .map(|(id, stream)| self.result(id, stream, on_socket))
             .collect();
         // spec: DI-5.2-6
         let status = if results.is_empty() && limited {
@@ -134,8 +137,9 @@ impl Driver {
     }
 
     // spec: DI-5.2-2, DI-5.2-3, DI-5.2-4, DI-6.1-1, DI-6.4-1, X-2-41
-    fn result(&self, id: StreamId, stream: &Stream, on_socket: bool) -> Option<DiscoveryResult> {
-        let current = stream.current()?;
+    fn result(&self, id: StreamId, stream: &Stream, on_socket: bool) -> DiscoveryResult {
+        let current = stream.current();
+        let uris = current.map(|current| &current.uris);
         let identity = &self.config.identity;
         let (channel, stream_id) = if on_socket {
             SOCKET_ENDPOINT
@@ -146,26 +150,26 @@ impl Driver {
             )
         };
         let base = on_socket.then(|| self.base_tag());
-        Some(DiscoveryResult {
+        DiscoveryResult {
             stream_id: id,
             producer_id: self.producer_of(stream),
-            epoch: current.epoch,
+            epoch: current.map_or(Epoch(0), |current| current.epoch),
             layout_version: LAYOUT_VERSION,
-            header_nslots: current.uris.nslots,
+            header_nslots: uris.map_or(0, |uris| uris.nslots),
             header_slot_bytes: HEADER_SLOT_BYTES,
             max_dims: MAX_DIMS,
             data_source_id: stream.data_source_id,
             driver_control_stream_id: stream_id,
-            payload_pools: current.uris.pools.clone(),
+            payload_pools: uris.map_or_else(Vec::new, |uris| uris.pools.clone()),
             tags: base
                 .into_iter()
                 .chain(stream.tags.iter().cloned())
                 .collect(),
-            header_region_uri: current.uris.header.clone(),
+            header_region_uri: uris.map_or_else(String::new, |uris| uris.header.clone()),
             data_source_name: data_source_name(stream, on_socket).to_owned(),
             driver_instance_id: identity.instance_id.clone(),
             driver_control_channel: channel.to_owned(),
-        })
+        }
     }
 
     /// Tells a socket client below which directory the announced paths lie, so that it can rebase

@@ -293,6 +293,18 @@ fn a_stream_is_found_only_while_its_epoch_is_announced() {
 }
 
 #[test]
+// spec: X-2-41
+fn a_socket_names_a_configured_stream_before_its_first_epoch() {
+    let mut rig = Rig::new();
+    rig.open(1);
+    let (_, response) = ask(&mut rig, socket(1), request());
+    let camera = &response.results[0];
+    assert_eq!((camera.stream_id, camera.epoch.get()), (CAMERA, 0));
+    assert_eq!((camera.header_nslots, camera.payload_pools.len()), (0, 0));
+    assert_eq!(found(&mut rig, request()), [], "Aeron's discovery does not");
+}
+
+#[test]
 // spec: DI-12-1, DI-5.2-6, DI-5.2-7, X-2-51
 fn an_attachment_is_told_not_found_of_what_it_may_not_see() {
     let mut rig = rig();
