@@ -180,3 +180,47 @@ fn the_help_names_every_exit_code_and_an_example_of_each_command() {
         assert!(help.contains(command), "no example of {command}");
     }
 }
+
+/// What is served is what is documented: each key with its default, its environment variable and its
+/// meaning.
+#[test]
+fn the_documentation_has_every_key_as_the_driver_knows_it() {
+    // spec: D-4.4-5, D-17-2
+    use tensorpool_node_driver::config::{KEYS, POOL_KEYS, PROFILE_KEYS, STREAM_KEYS};
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let docs = std::fs::read_to_string(docs).expect("docs/configuration.md");
+    let scalars = KEYS.iter().map(|key| {
+        let variable = key.environment_name();
+        format!(
+            "| `{}` | {} | `{variable}` | {} |",
+            key.name, key.default, key.meaning
+        )
+    });
+    let named = [PROFILE_KEYS, POOL_KEYS, STREAM_KEYS]
+        .into_iter()
+        .flatten()
+        .map(|(name, default, meaning)| format!("| `{name}` | {default} | {meaning} |"));
+    for row in scalars.chain(named) {
+        assert!(docs.lines().any(|line| line == row), "missing:\n{row}");
+    }
+}
+
+#[test]
+fn the_sample_file_is_valid_and_what_it_comments_out_is_the_default() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("driver.toml");
+    let output = check(&["--config", sample.to_str().unwrap()], FIXED);
+    assert_eq!(text(&output.stderr), "");
+    // It asks for gigabytes, which this machine may not have.
+    assert!(matches!(output.status.code(), Some(0 | 3)));
+    let printed = text(&output.stdout);
+    let sample = std::fs::read_to_string(sample).unwrap();
+    for line in sample.lines().filter(|line| line.contains(" = ")) {
+        let shown = line.trim_start_matches("# ").trim();
+        let varies = ["require_hugepages", "page_size_bytes", "aeron_dir", "path", "media_driver"];
+        let inside = line.starts_with(' ') || line.contains("payload_pools");
+        if line.starts_with("# ") && (varies.iter().any(|key| shown.starts_with(key))) || inside {
+            continue;
+        }
+        assert!(printed.lines().any(|line| line == shown), "{shown:?} in\n{printed}");
+    }
+}
