@@ -205,7 +205,8 @@ impl RegionKind {
         }
     }
 
-    /// The region's file name in its epoch directory (W-15.21a-1, W-15.21a-4).
+    /// The region's file name in its epoch directory.
+    // spec: W-15.21a-1 W-15.21a-4
     #[must_use]
     pub fn file_name(self) -> String {
         match self {

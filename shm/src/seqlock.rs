@@ -85,7 +85,7 @@ pub(crate) fn commit<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
 }
 
 /// Copies frame `seq` out of its slot, if it is there, complete and undisturbed.
-// spec: W-8.3-5 W-15.21-1 W-10.2.1-4 W-8.2-6
+// spec: W-8.3-5 W-15.21-1 W-10.2.1-4 W-8.2-6 W-15.3-1 W-15.3-3
 pub(crate) fn read<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> Result<[u64; N], Miss> {
     if seq > MAX_SEQ {
         return Err(Miss::SeqOutOfRange);

@@ -43,7 +43,7 @@ pub enum SuperblockChange {
 /// Writes the superblock of a new region; the magic last.
 ///
 /// A pool's `slot_bytes` is its stride, which some implementations check (ambiguities A-3).
-// spec: W-7.1-1 W-7.1-2 W-7.1-5 W-15.14-1 W-6-2
+// spec: W-7.1-1 W-7.1-2 W-7.1-5 W-15.14-1 W-6-2 W-13-1
 pub(crate) fn publish(region: &Region, layout: &StreamLayout, kind: RegionKind, creator: Creator) {
     let header_slot = u32::try_from(SLOT_LEN).expect("a slot has 256 bytes");
     let (region_type, slot_bytes, stride_bytes) = match kind {
@@ -76,7 +76,7 @@ pub(crate) fn publish(region: &Region, layout: &StreamLayout, kind: RegionKind, 
 }
 
 /// Compares the superblock with what was announced and returns it.
-// spec: W-7.1-3 W-15.1-1 W-15.13-1
+// spec: W-7.1-3 W-15.1-1 W-15.13-1 W-8.2-5 W-15.20-1
 pub(crate) fn check(
     region: &Region,
     layout: &StreamLayout,

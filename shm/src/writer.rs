@@ -29,6 +29,7 @@ pub struct Activity {
 /// A frame being written: begun, not committed. Dropping it leaves the slot in progress; the number
 /// may then be begun again (docs/extensions.md, "Holes").
 #[derive(Debug)]
+#[must_use = "a frame that is not committed is never seen"]
 pub struct SlotWrite<'a> {
     slot: &'a [AtomicU64; SLOT_WORDS],
     seq: u64,
@@ -135,6 +136,9 @@ impl<'a> SlotWrite<'a> {
     pub const fn payload(&mut self) -> &mut PayloadMut<'a> {
         &mut self.payload
     }
+
+    /// Gives the frame up: the same as dropping it.
+    pub fn abandon(self) {}
 
     /// Writes the slot header and commits the frame. The first eight bytes of `header` are ignored:
     /// `seq_commit` is written last, with release.

@@ -90,7 +90,7 @@ fn names_cannot_leave_their_directory() {
     assert!(user.expect("a user").len() > "tensorpool-".len());
 }
 
-// spec: W-6-2 W-7.1-1 W-7.1-2 W-7.1-5 W-8.1-1 W-9-1
+// spec: W-6-2 W-7.1-1 W-7.1-2 W-7.1-5 W-8.1-1 W-9-1 W-13-1
 #[test]
 fn superblocks_say_what_was_created() {
     let base = base();

@@ -39,7 +39,7 @@ fn bytes(reader: &ReadMapping, snapshot: &Snapshot) -> Vec<u8> {
     bytes
 }
 
-// spec: W-15.18-2 W-9-1
+// spec: W-15.18-2 W-9-1 W-8.3-4
 #[test]
 fn what_the_producer_publishes_the_consumer_reads() {
     let base = base();
@@ -89,7 +89,7 @@ fn a_view_turns_invalid_when_its_slot_is_begun_again() {
         assert_eq!(s.reader.frames_until_overwrite(Seq(0)), 3 - seq);
     }
     assert!(payload.still_valid());
-    begin(&mut s.writer, 4, b"over ");
+    begin(&mut s.writer, 4, b"over ").abandon();
     assert!(!payload.still_valid());
     assert_eq!(payload.copy_to(&mut [0; 5]), Err(CopyError::Overwritten));
     assert_eq!(s.reader.frames_until_overwrite(Seq(0)), 0);
@@ -101,7 +101,7 @@ fn an_abandoned_claim_is_never_seen_and_its_number_is_taken_again() {
     let base = base();
     let mut s = stream(base.path(), 4, &[64]);
     let mut cursor = s.reader.start(Start::Newest);
-    drop(begin(&mut s.writer, 0, b"abandoned"));
+    begin(&mut s.writer, 0, b"abandoned").abandon();
     assert_eq!(s.reader.poll(&mut cursor), Ok(Look::Empty));
     publish(&mut s.writer, 0, b"published");
     let snapshot = next_frame(&s.reader, &mut cursor);
@@ -221,7 +221,7 @@ fn activity_is_refreshed_by_driver_and_producer_and_changes_nothing_else() {
     assert_eq!(s.reader.creator(), CREATOR);
 }
 
-// spec: W-15.1-2 W-15.14-3 W-15.14-4 W-7.1-6
+// spec: W-15.1-2 W-15.14-3 W-15.14-4 W-7.1-6 W-8.2-5 W-15.20-1
 #[test]
 fn a_superblock_that_changes_under_a_reader_is_noticed() {
     let base = base();
