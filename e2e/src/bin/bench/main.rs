@@ -83,6 +83,11 @@ fn bench(quick: bool) -> Result<bool, String> {
     Ok(missed == 0)
 }
 
+/// A series by its name, or why it could not be set up.
+type Opened = (String, Result<Box<dyn RoundTrip>, String>);
+/// The series that is the reference, and the largest median that its own allows.
+type Bound = (&'static str, fn(f64) -> f64);
+
 /// Names of the series, as the table has them.
 const RING: &str = "ring, 64 bytes";
 const DESCRIPTORS: &str = "descriptors over Aeron, 64 bytes";
@@ -108,7 +113,7 @@ fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec
         )
     };
     let directory = driver.aeron_directory();
-    let mut opened: Vec<(String, Result<Box<dyn RoundTrip>, String>)> = vec![
+    let mut opened: Vec<Opened> = vec![
         (CACHE_LINE.to_owned(), Ok(Box::new(CacheLine::new(machine)))),
         frames(RING, &sockets, "ring", SMALL),
         (
@@ -171,7 +176,7 @@ fn rows_of(
             .and_then(|(_, outcome)| outcome.as_ref().ok())
             .map(|found| found.p50)
     };
-    let bound: Option<(&str, fn(f64) -> f64)> = match name {
+    let bound: Option<Bound> = match name {
         RING => Some((CACHE_LINE, |line| (line * 1.25).max(line + 150.0))),
         DESCRIPTORS => Some((BARE_AERON, |bare| bare * 1.25)),
         _ if name.contains("claimed") => Some((RING, |small| small * 1.10)),

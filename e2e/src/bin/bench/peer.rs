@@ -37,11 +37,6 @@ impl Peer {
         })
     }
 
-    /// The peer's process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a line.
     pub(crate) fn tell(&mut self, line: &str) -> Result<(), String> {
         writeln!(self.input, "{line}")

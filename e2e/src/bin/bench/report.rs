@@ -32,7 +32,7 @@ pub(crate) enum Measured {
         unit: &'static str,
         /// What the reference measured.
         reference: f64,
-        /// The largest (or smallest) value that meets the target.
+        /// The largest value that meets the target.
         target: Target,
     },
     /// Not measured, and why.
@@ -44,8 +44,6 @@ pub(crate) enum Measured {
 pub(crate) enum Target {
     /// Not more than this.
     AtMost(f64),
-    /// Not less than this.
-    AtLeast(f64),
 }
 
 impl Row {
@@ -89,7 +87,6 @@ impl Row {
             Measured::Value { .. } | Measured::Not(_) => None,
             Measured::Against { value, target, .. } => Some(match target {
                 Target::AtMost(limit) => value <= limit,
-                Target::AtLeast(limit) => value >= limit,
             }),
         }
     }
@@ -146,7 +143,6 @@ impl Target {
     fn text(self) -> String {
         match self {
             Self::AtMost(limit) => format!("<= {limit:.3}"),
-            Self::AtLeast(limit) => format!(">= {limit:.3}"),
         }
     }
 }

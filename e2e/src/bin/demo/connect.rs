@@ -13,12 +13,10 @@ use crate::supervise::STREAM;
 /// How long the stream may take to be there.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The producer, on Aeron: ring consumers on the socket and descriptor consumers on Aeron both
-/// hear of its frames.
+/// The producer, on the socket: ring consumers see its slots, and the driver relays its frames to
+/// consumers on Aeron.
 pub(crate) fn producer() -> Result<Producer, String> {
-    let builder = Producer::builder(STREAM)
-        .client_options(on_aeron()?)
-        .timeout(PATIENCE);
+    let builder = Producer::builder(STREAM).timeout(PATIENCE);
     builder.build().map_err(|error| words(&error))
 }
 
