@@ -118,7 +118,7 @@ impl Driver {
         // Between two epochs there is nothing to map; the next retry finds the new one.
         let current = current.ok_or(DropReason::AttachPending)?;
         lease.epoch = current.epoch;
-        lease.expiry = expiry;
+        lease.expiry = lease.expiry.max(expiry);
         self.answer_ok(id, correlation, out);
         Ok(())
     }

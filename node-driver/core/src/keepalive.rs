@@ -69,7 +69,8 @@ impl Driver {
         if !same_world(lease.asker.origin, origin) {
             return Err(DropReason::ForeignOrigin);
         }
-        lease.expiry = expiry;
+        // After a stall the expiry may lie further ahead already.
+        lease.expiry = lease.expiry.max(expiry);
         lease.kept_alive = true;
         self.counters.keepalives += 1;
         Ok(())

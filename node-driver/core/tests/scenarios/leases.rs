@@ -359,6 +359,23 @@ fn a_stall_extends_every_lease_by_its_length_and_is_counted() {
 }
 
 #[test]
+// spec: D-4.4-3
+fn a_keepalive_after_a_stall_never_shortens_a_lease() {
+    // Found by simulation, seed 6.
+    let mut rig = Rig::new();
+    let held = rig.lease(aeron(1), consume(7));
+    let expiry = |rig: &Rig| rig.status().streams[0].consumers[0].expiry;
+    rig.now += 10 * SECOND;
+    rig.tick();
+    let extended = expiry(&rig);
+    assert_eq!(extended, MonoNanos(START + 13 * SECOND));
+    rig.now -= 2 * SECOND;
+    rig.keepalive(&held);
+    rig.lease(aeron(1), consume(7));
+    assert_eq!(expiry(&rig), extended);
+}
+
+#[test]
 fn a_gap_of_one_keepalive_interval_is_no_stall() {
     let mut rig = Rig::new();
     rig.lease(aeron(1), consume(7));
