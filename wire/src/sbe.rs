@@ -128,7 +128,8 @@ pub(crate) trait Nullable: Field + Copy + PartialEq {
     const NULL: Self;
 }
 
-// spec: W-6-1, W-15.1-4 (the bytes are swapped consistently on any host)
+/// Little-endian on any host: a big-endian one swaps.
+// spec: W-6-1, W-15.1-4
 macro_rules! primitive {
     ($($ty:ty, null $null:expr;)*) => {$(
         impl Field for $ty {

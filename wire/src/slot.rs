@@ -281,7 +281,7 @@ impl SlotHeader {
     ///
     /// # Errors
     /// [`SlotReject`], the first rule that is broken.
-    // spec: W-8.2-6, W-8.2-7, W-8.2-8, W-8.2-10, W-8.2-11, W-8.2-12, W-10.2.1-3, W-10.2.1-4,
+    // spec: W-8.2-6, W-8.2-7, W-8.2-8, W-8.2-10, W-8.2-11, W-8.2-12, W-10.2.1-3, W-10.2.1-4
     // spec: W-10.2.1-5, W-10.2.1-6, W-10.2.1-7, W-15.5-1
     pub fn validate(&self, expected: &ExpectedSlot<'_>) -> Result<Slot, SlotReject> {
         if self.seq != expected.seq {

@@ -265,6 +265,7 @@ fn a_group_cannot_claim_more_entries_than_the_bytes_can_hold() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "65,534 entries take minutes")]
 fn the_null_of_a_group_count_is_no_count() {
     let tags = vec![String::new(); 65_534];
     let mut most = discovery_request(&[], "");

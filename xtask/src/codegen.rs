@@ -41,6 +41,9 @@ pub(crate) fn run(check: bool) -> Result<String, String> {
             write(&codegen.workspace.root.join(in_tree(file)), &made)?;
         }
     }
+    if !check {
+        codegen.write_seeds()?;
+    }
     if vectors == 0 {
         return Err("no golden vector was made".to_owned());
     }
@@ -96,19 +99,10 @@ impl Codegen {
 
     fn make_vectors(&self) -> Result<(), String> {
         finish(self.golden("encode").arg(self.out.join("sbe-tool.hex")))?;
-        let mut cargo = self.workspace.cargo(&self.target());
-        cargo
-            .args([
-                "test",
-                "--quiet",
-                "--package",
-                "tensorpool-wire",
-                "--test",
-                "golden",
-            ])
-            .args(["--", "--ignored", "--exact", "write_our_vectors"])
-            .env("TENSORPOOL_GOLDEN_OUT", self.out.join("ours.hex"));
-        finish(&mut cargo)?;
+        finish(
+            self.writer("golden", "write_our_vectors")
+                .env("TENSORPOOL_GOLDEN_OUT", self.out.join("ours.hex")),
+        )?;
         for name in ["sbe-tool", "ours"] {
             let mut dump = self.golden("dump");
             dump.arg(self.workspace.root.join(SCHEMA_DIR))
@@ -117,6 +111,27 @@ impl Codegen {
             finish(&mut dump)?;
         }
         Ok(())
+    }
+
+    /// The vectors as seeds of the fuzz corpus. A test fails where they are old.
+    fn write_seeds(&self) -> Result<(), String> {
+        finish(&mut self.writer("corpus", "write_golden_seeds"))
+    }
+
+    /// An ignored test of the crate that writes files.
+    fn writer(&self, test: &str, name: &str) -> Command {
+        let mut cargo = self.workspace.cargo(&self.target());
+        cargo
+            .args([
+                "test",
+                "--quiet",
+                "--package",
+                "tensorpool-wire",
+                "--test",
+                test,
+            ])
+            .args(["--", "--ignored", "--exact", name]);
+        cargo
     }
 
     fn golden(&self, verb: &str) -> Command {

@@ -75,7 +75,7 @@ fn assert_same_lines(ours: &str, theirs: &str) {
     assert_eq!(ours.lines().count(), theirs.lines().count());
 }
 
-// spec: W-16-1, W-6-1, W-10.1-1, W-10.1-2, W-10.1-3, W-10.1-4, W-10.1-5, W-10.1.2-1, W-15.8-1,
+// spec: W-16-1, W-6-1, W-10.1-1, W-10.1-2, W-10.1-3, W-10.1-4, W-10.1-5, W-10.1.2-1, W-15.8-1
 // spec: D-4.2-16, D-4.2-17, DI-5.0-1, DI-10-1, W-8.2-1, W-8.2-2, W-8.2-9, W-7.1-1
 #[test]
 fn vectors_of_sbe_tool_decode_to_their_values_and_encode_to_their_bytes() {

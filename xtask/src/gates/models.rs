@@ -43,13 +43,14 @@ pub(super) fn miri(bench: &Bench<'_>) -> Result<Outcome, String> {
         });
     }
     let mut all = Totals::default();
-    for (package, seeds) in [("tensorpool-shm", 16), ("tensorpool-wire", 1)] {
+    for (package, tests, seeds) in [
+        ("tensorpool-shm", "--lib", 16),
+        ("tensorpool-wire", "--tests", 1),
+    ] {
         let mut cargo = bench
             .workspace
             .command("rustup", &bench.target.join("miri"));
-        cargo.args([
-            "run", "nightly", "cargo", "miri", "test", "--locked", "--lib",
-        ]);
+        cargo.args(["run", "nightly", "cargo", "miri", "test", "--locked", tests]);
         cargo.args(["--package", package]);
         // Isolation hides the clock and the working directory, which property tests ask for.
         cargo.env(
