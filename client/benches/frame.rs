@@ -2,7 +2,7 @@
 //! between processes, against references.
 
 #[path = "../tests/local/peer.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 mod peer;
 
 use std::hint::black_box;
