@@ -5,7 +5,9 @@
 //! that a machine decides.
 
 mod consumer;
+mod hearing;
 mod producer;
+mod streams;
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -51,7 +53,7 @@ pub(crate) struct Attachment {
 #[derive(Debug)]
 pub(crate) enum Duty {
     Producer(ProducerDuty),
-    Consumer(ConsumerDuty),
+    Consumer(Box<ConsumerDuty>),
 }
 
 impl Attachment {
@@ -145,7 +147,7 @@ impl Attachment {
             match event {
                 LinkEvent::Up { stream } => {
                     self.lease.set_stream(stream);
-                    self.duty.on_link_up(now, stream);
+                    self.duty.on_link_up(now, stream, &mut self.link);
                     self.step(now, LeaseEvent::LinkUp);
                 }
                 LinkEvent::Failed(error) => {
@@ -299,23 +301,23 @@ impl Duty {
         }
     }
 
-    fn on_link_up(&mut self, now: Now, stream: StreamId) {
+    fn on_link_up(&mut self, now: Now, stream: StreamId, link: &mut Link) {
         match self {
-            Self::Producer(_) => {}
-            Self::Consumer(duty) => duty.on_link_up(now, stream),
+            Self::Producer(duty) => duty.on_link_up(link),
+            Self::Consumer(duty) => duty.on_link_up(now, stream, link),
         }
     }
 
     fn on_link_down(&mut self) {
         match self {
             Self::Producer(duty) => duty.on_link_down(),
-            Self::Consumer(_) => {}
+            Self::Consumer(duty) => duty.on_link_down(),
         }
     }
 
     fn on_message(&mut self, now: Now, message: &Message, link: &mut Link) {
         match self {
-            Self::Producer(duty) => duty.on_message(now, message),
+            Self::Producer(duty) => duty.on_message(now, message, link),
             Self::Consumer(duty) => duty.on_message(now, message, link),
         }
     }

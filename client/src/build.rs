@@ -14,11 +14,15 @@ use crate::error::BuildError;
 use crate::handover::{Handover, Seat};
 use crate::lease::{LeaseMachine, LeaseOptions, LeaseRole, LeaseTimings, Retry};
 use crate::link::{Link, NeedsAeron, StreamKey};
+use crate::mapping::{Mapped, Writable};
 use crate::metadata::MetadataCell;
 use crate::outlet::OutletMail;
 use crate::producer::{Producer, ProducerShared};
 use crate::progress::{ProgressDesk, ProgressInbox};
 use crate::stats::{ConsumerCounters, ProducerCounters};
+
+type ProducerHandover = Arc<Handover<Writable>>;
+type ConsumerHandover = Arc<Handover<Arc<Mapped>>>;
 
 /// What producers and consumers are asked for alike.
 #[derive(Clone, Debug)]
@@ -86,28 +90,24 @@ impl Attach {
 macro_rules! attach_options {
     () => {
         /// Uses this client's conductor instead of one of its own.
-        #[must_use]
         pub fn client(mut self, client: &Client) -> Self {
             self.attach.client = Some(client.clone());
             self
         }
 
         /// Connects to this driver's socket instead of looking for one.
-        #[must_use]
         pub fn socket(mut self, path: impl Into<std::path::PathBuf>) -> Self {
             self.attach.options.socket = Some(path.into());
             self
         }
 
         /// Options of the client that is made for it, where none is given.
-        #[must_use]
         pub fn client_options(mut self, options: ClientOptions) -> Self {
             self.attach.options = options;
             self
         }
 
         /// How long `build` waits for the stream; 5 s unless given.
-        #[must_use]
         pub const fn timeout(mut self, timeout: Duration) -> Self {
             self.attach.timeout = timeout;
             self
@@ -115,35 +115,30 @@ macro_rules! attach_options {
 
         /// Waits the whole time also where somebody has to change something first, for instance to
         /// configure the stream.
-        #[must_use]
         pub const fn patient(mut self) -> Self {
             self.attach.is_patient = true;
             self
         }
 
         /// A client id instead of a random one. Two live attachments must never have the same.
-        #[must_use]
         pub const fn client_id(mut self, id: ClientId) -> Self {
             self.attach.lease.client_id = Some(id);
             self
         }
 
         /// Which pages the memory must have.
-        #[must_use]
         pub const fn hugepages(mut self, policy: HugepagesPolicy) -> Self {
             self.attach.lease.hugepages = policy;
             self
         }
 
         /// A node id for trace ids. The driver refuses one that is taken.
-        #[must_use]
         pub const fn node_id(mut self, node: NodeId) -> Self {
             self.attach.lease.desired_node_id = Some(node);
             self
         }
 
         /// Keepalive, retry and backoff times.
-        #[must_use]
         pub const fn timings(mut self, timings: LeaseTimings) -> Self {
             self.attach.lease.timings = timings;
             self
@@ -151,14 +146,12 @@ macro_rules! attach_options {
 
         /// Keeps the mapped memory from being swapped out (`mlock`); a failure fails the attach.
         // spec: D-17-9
-        #[must_use]
         pub const fn lock_memory(mut self, lock: bool) -> Self {
             self.attach.map.lock = lock;
             self
         }
 
         /// Whether the page tables are filled when the memory is mapped; on unless given.
-        #[must_use]
         pub const fn prefault(mut self, prefault: bool) -> Self {
             self.attach.map.prefault = prefault;
             self
@@ -172,6 +165,7 @@ macro_rules! attach_options {
 pub struct ProducerBuilder {
     attach: Attach,
     needs: NeedsAeron,
+    assigns_streams: bool,
 }
 
 impl Producer {
@@ -180,6 +174,7 @@ impl Producer {
         ProducerBuilder {
             attach: Attach::new(stream.into(), LeaseRole::Producer),
             needs: NeedsAeron::Nothing,
+            assigns_streams: false,
         }
     }
 }
@@ -197,6 +192,14 @@ impl ProducerBuilder {
     // spec: X-2-64
     pub const fn trace_ids(mut self) -> Self {
         self.needs = NeedsAeron::TraceIds;
+        self
+    }
+
+    /// Makes this producer the authority for per-consumer streams on Aeron: it answers every hello that
+    /// asks for some. For drivers that leave this to producers; there must be one authority only.
+    // spec: W-5-1 W-5-6
+    pub const fn assign_streams(mut self) -> Self {
+        self.assigns_streams = true;
         self
     }
 
@@ -219,7 +222,7 @@ impl ProducerBuilder {
         self.begin().map(|(producer, _)| producer)
     }
 
-    fn begin(self) -> Result<(Producer, Arc<Handover<crate::mapping::Writable>>), BuildError> {
+    fn begin(self) -> Result<(Producer, ProducerHandover), BuildError> {
         let client = self.attach.client()?;
         let handover = Handover::new();
         let shared = Arc::new(ProducerShared {
@@ -232,6 +235,7 @@ impl ProducerBuilder {
         });
         let stream = Arc::new(AtomicU32::new(self.attach.lease.stream.get()));
         let link_options = client.link_options(self.needs);
+        let assigns_streams = self.assigns_streams;
         let plan = {
             let (handover, shared, stream) = (
                 Arc::clone(&handover),
@@ -242,7 +246,8 @@ impl ProducerBuilder {
                 key, lease, map, ..
             } = self.attach;
             move || {
-                let duty = Duty::Producer(ProducerDuty::new(handover, shared, &key));
+                let duty =
+                    Duty::Producer(ProducerDuty::new(handover, shared, &key, assigns_streams));
                 let link = Link::new(link_options, key, seed());
                 Attachment::new(LeaseMachine::new(lease, seed()), link, duty, map, stream)
             }
@@ -259,7 +264,6 @@ impl ProducerBuilder {
 pub struct ConsumerBuilder {
     attach: Attach,
     wishes: ConsumerWishes,
-    notify: Option<Notify>,
 }
 
 impl Consumer {
@@ -272,8 +276,10 @@ impl Consumer {
                 max_rate_hz: 0,
                 progress: false,
                 announce_period_ns: 1_000_000_000,
+                notify: None,
+                own_descriptors: 0,
+                own_control: 0,
             },
-            notify: None,
         }
     }
 }
@@ -292,14 +298,24 @@ impl ConsumerBuilder {
     /// How frames are learned of. On a socket only [`Notify::Ring`] is possible.
     // spec: X-1-2
     pub const fn notify(mut self, notify: Notify) -> Self {
-        self.notify = Some(notify);
+        self.wishes.notify = Some(notify);
         self
     }
 
     /// At most so many frames per second, 65,535 at the highest; 0: all.
     // spec: W-11-1 W-11-2
-    pub const fn max_rate_hz(mut self, rate: u16) -> Self {
-        self.wishes.max_rate_hz = rate as u32;
+    pub fn max_rate_hz(mut self, rate: u16) -> Self {
+        self.wishes.max_rate_hz = u32::from(rate);
+        self
+    }
+
+    /// Asks for descriptors on an Aeron stream of its own (31000 to 31999 by convention), and for
+    /// progress on another (32000 to 32999). What the authority assigns is taken; without an answer
+    /// the shared streams stay. Nothing on a socket.
+    // spec: W-5-1 W-10.1.2-5
+    pub fn own_streams(mut self, descriptors: u16, control: u16) -> Self {
+        self.wishes.own_descriptors = u32::from(descriptors);
+        self.wishes.own_control = u32::from(control);
         self
     }
 
@@ -334,7 +350,7 @@ impl ConsumerBuilder {
         self.begin().map(|(consumer, _)| consumer)
     }
 
-    fn begin(self) -> Result<(Consumer, Arc<Handover<Arc<crate::mapping::Mapped>>>), BuildError> {
+    fn begin(self) -> Result<(Consumer, ConsumerHandover), BuildError> {
         let client = self.attach.client()?;
         let handover = Handover::new();
         let shared = Arc::new(ConsumerShared {
@@ -345,7 +361,7 @@ impl ConsumerBuilder {
             descriptors: DescriptorMail::default(),
         });
         let stream = Arc::new(AtomicU32::new(self.attach.lease.stream.get()));
-        let needs = match self.notify {
+        let needs = match self.wishes.notify {
             Some(Notify::Descriptor) => NeedsAeron::Descriptors,
             Some(Notify::Ring) | None => NeedsAeron::Nothing,
         };
@@ -361,14 +377,14 @@ impl ConsumerBuilder {
                 key, lease, map, ..
             } = self.attach;
             move || {
-                let duty = Duty::Consumer(ConsumerDuty::new(handover, shared, wishes));
+                let duty = Duty::Consumer(Box::new(ConsumerDuty::new(handover, shared, wishes)));
                 let link = Link::new(link_options, key, seed());
                 Attachment::new(LeaseMachine::new(lease, seed()), link, duty, map, stream)
             }
         };
         let handle = client.attach(stream, Box::new(plan));
         let seat = Seat::new(Arc::clone(&handover));
-        let notify = self.notify.unwrap_or(Notify::Ring);
+        let notify = wishes.notify.unwrap_or(Notify::Ring);
         Ok((
             Consumer::new(seat, notify, wishes.max_rate_hz, shared, handle),
             handover,

@@ -113,15 +113,6 @@ impl Client {
         })
     }
 
-    /// Whether a thread drives the conductor.
-    pub(crate) fn has_thread(&self) -> bool {
-        self.inner
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-    }
-
     pub(crate) fn link_options(&self, needs: NeedsAeron) -> LinkOptions {
         let options = &self.inner.options;
         let mut surroundings = Surroundings::of_process();

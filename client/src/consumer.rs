@@ -69,9 +69,16 @@ pub(crate) struct ConsumerShared {
     pub(crate) descriptors: DescriptorMail,
 }
 
-/// A subscription on its way to the data path.
+/// Where frames are learned of, on its way to the data path.
+pub(crate) enum Source {
+    /// The ring.
+    Ring,
+    /// This subscription of descriptors.
+    Descriptors(Box<dyn Subscription + Send>),
+}
+
 #[derive(Default)]
-pub(crate) struct DescriptorMail(Mutex<Option<Box<dyn Subscription + Send>>>);
+pub(crate) struct DescriptorMail(Mutex<Option<Source>>);
 
 impl fmt::Debug for DescriptorMail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,11 +87,11 @@ impl fmt::Debug for DescriptorMail {
 }
 
 impl DescriptorMail {
-    pub(crate) fn post(&self, subscription: Box<dyn Subscription + Send>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(subscription);
+    pub(crate) fn post(&self, source: Source) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
     }
 
-    fn take(&self) -> Option<Box<dyn Subscription + Send>> {
+    fn take(&self) -> Option<Source> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -151,6 +158,8 @@ impl Consumer {
     /// # Errors
     /// [`PollError::LeaseEnded`] once per lost lease; the client attaches again by itself.
     // spec: W-15.21-1 X-1-8
+    // A frame borrows its consumer, so this can be no `Iterator`.
+    #[allow(clippy::should_implement_trait)]
     #[inline]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, PollError> {
         self.found = self.look()?;
@@ -318,6 +327,40 @@ impl Consumer {
         }))
     }
 
+    /// What somebody who waits in this consumer's place has to look at.
+    #[cfg(feature = "async")]
+    pub(crate) fn vigil(&self) -> crate::stream::Vigil {
+        let watched = self.reading.as_ref().map(|reading| {
+            let next = match self.notify {
+                Notify::Ring => Some(reading.cursor.next()),
+                Notify::Descriptor => None,
+            };
+            (Arc::clone(&reading.mapped), next)
+        });
+        crate::stream::Vigil {
+            handover: Arc::clone(&self.seat.handover),
+            seen: self.seat.seen(),
+            watched,
+        }
+    }
+
+    /// The next frame, also behind a hole: the last look before somebody sleeps.
+    #[cfg(feature = "async")]
+    pub(crate) fn next_before_sleep(&mut self) -> Result<Option<Frame<'_>>, PollError> {
+        self.found = self.look()?;
+        if self.found.is_none()
+            && self.notify == Notify::Ring
+            && let Some(reading) = &mut self.reading
+            && let Ok(Look::Frame(snapshot)) = reading
+                .mapped
+                .regions
+                .poll_before_sleep(&mut reading.cursor)
+        {
+            self.found = check(&self.shared, reading, &snapshot, None);
+        }
+        Ok(self.frame())
+    }
+
     fn frame(&self) -> Option<Frame<'_>> {
         let (reading, found) = (self.reading.as_ref()?, self.found.as_ref()?);
         Some(Frame::new(&reading.mapped, &self.shared, found))
@@ -417,8 +460,16 @@ impl Consumer {
 
     #[cold]
     fn switch(&mut self) -> Result<(), PollError> {
-        if let Some(subscription) = self.shared.descriptors.take() {
-            self.descriptors = Some(subscription);
+        match self.shared.descriptors.take() {
+            Some(Source::Ring) => {
+                self.notify = Notify::Ring;
+                self.descriptors = None;
+            }
+            Some(Source::Descriptors(subscription)) => {
+                self.notify = Notify::Descriptor;
+                self.descriptors = Some(subscription);
+            }
+            None => {}
         }
         match self.seat.take() {
             Change::Nothing => {}

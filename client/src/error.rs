@@ -265,12 +265,14 @@ pub enum BuildError {
 }
 
 fn last_words(last: Option<&AttachError>) -> String {
-    use std::error::Error as _;
-    let Some(last) = last else {
-        return String::new();
-    };
-    let mut words = format!(": {last}");
-    let mut cause = last.source();
+    last.map(|last| format!(": {}", words(last)))
+        .unwrap_or_default()
+}
+
+/// An error and its causes in one line.
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
         words.push_str(": ");
         words.push_str(&error.to_string());

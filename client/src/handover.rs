@@ -79,6 +79,12 @@ impl<T> Handover<T> {
         })
     }
 
+    /// Whether anything changed since that state was seen.
+    #[cfg(feature = "async")]
+    pub(crate) fn has_changed_since(&self, seen: u64) -> bool {
+        self.generation.load(Ordering::Relaxed) != seen
+    }
+
     /// Conductor: use this mapping from now on.
     pub(crate) fn map(&self, mapped: T) {
         self.change(|state| {
@@ -186,6 +192,12 @@ pub(crate) struct Seat<T> {
 impl<T> Seat<T> {
     pub(crate) const fn new(handover: Arc<Handover<T>>) -> Self {
         Self { handover, seen: 0 }
+    }
+
+    /// The state that this end has seen, for somebody who waits in its place.
+    #[cfg(feature = "async")]
+    pub(crate) const fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// Whether [`Seat::take`] has something to say: one relaxed load of private memory.

@@ -39,6 +39,8 @@ mod outlet;
 mod producer;
 mod progress;
 mod stats;
+#[cfg(feature = "async")]
+mod stream;
 mod tensor;
 mod watch;
 
@@ -56,6 +58,8 @@ pub use mapping::RegionError;
 pub use metadata::Metadata;
 pub use producer::{Producer, SlotClaim};
 pub use stats::{ConsumerStats, DropReason, ProducerDrop, ProducerStats};
+#[cfg(feature = "async")]
+pub use stream::FrameStream;
 pub use tensor::TensorSpec;
 
 pub use tensorpool_shm::{CopyError, DropCounter, PayloadView, Region};

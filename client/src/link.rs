@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tensorpool_transport::port::ClientPort;
-use tensorpool_transport::pubsub::{Dead, SendError};
+use tensorpool_transport::pubsub::{Dead, Publication, SendError, Subscription};
 use tensorpool_transport::socket::SocketClient;
 use tensorpool_wire::{
     ClientId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus, LogicalStream,
     Message, MonoNanos, StreamId,
 };
 
+use crate::aeron::AeronWay;
 use crate::error::AttachError;
 use crate::find::{Candidate, Looked, Rebase, Surroundings};
 
@@ -82,7 +83,6 @@ pub(crate) struct LinkOptions {
     pub(crate) surroundings: Surroundings,
     pub(crate) socket: Option<PathBuf>,
     pub(crate) needs: NeedsAeron,
-    #[cfg_attr(not(feature = "aeron"), allow(dead_code))]
     pub(crate) aeron: crate::aeron::AeronOptions,
 }
 
@@ -147,9 +147,31 @@ struct Tried {
     last: Option<AttachError>,
 }
 
+/// The connection itself.
+enum Way {
+    Socket(SocketClient),
+    Aeron(AeronWay),
+}
+
+impl Way {
+    const fn port(&mut self) -> &mut dyn ClientPort {
+        match self {
+            Self::Socket(port) => port,
+            Self::Aeron(way) => way.port(),
+        }
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Socket(port) => port.wait_fd(),
+            Self::Aeron(_) => None,
+        }
+    }
+}
+
 /// A driver that was asked for the stream.
 struct Asking {
-    port: Box<dyn ClientPort>,
+    way: Way,
     place: Place,
     volume: Option<PathBuf>,
     request_id: u64,
@@ -157,7 +179,7 @@ struct Asking {
 }
 
 struct Up {
-    port: Box<dyn ClientPort>,
+    way: Way,
     place: Place,
     rebase: Option<Rebase>,
     volume: Option<PathBuf>,
@@ -219,8 +241,8 @@ impl Link {
     pub(crate) fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
             State::Down => None,
-            State::Finding { asking, .. } => asking.port.wait_fd(),
-            State::Up(up) => up.port.wait_fd(),
+            State::Finding { asking, .. } => asking.way.wait_fd(),
+            State::Up(up) => up.way.wait_fd(),
         }
     }
 
@@ -264,7 +286,7 @@ impl Link {
     ) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Down => {}
-            State::Up(mut up) => match self.drain(&mut *up.port, inbox) {
+            State::Up(mut up) => match self.drain(up.way.port(), inbox) {
                 Ok(()) => self.state = State::Up(up),
                 Err(dead) => events.push(LinkEvent::Down(dead)),
             },
@@ -273,7 +295,7 @@ impl Link {
                 rest,
                 mut asking,
             } => {
-                let died = self.drain(&mut *asking.port, inbox).err();
+                let died = self.drain(asking.way.port(), inbox).err();
                 let answer = inbox.iter().find_map(|inbound| match &inbound.message {
                     // spec: DI-5.2-8
                     Message::DiscoveryResponse(response)
@@ -320,8 +342,55 @@ impl Link {
         message: &Message,
     ) -> Result<(), SendError> {
         match &mut self.state {
-            State::Up(up) => up.port.send(stream, &message.encode()),
+            State::Up(up) => up.way.port().send(stream, &message.encode()),
             State::Down | State::Finding { .. } => Err(SendError::NotConnected),
+        }
+    }
+
+    /// Whether descriptors travel this way.
+    pub(crate) const fn has_descriptors(&self) -> bool {
+        match self.place() {
+            Some(Place::Aeron(_)) => true,
+            Some(Place::Socket(_)) | None => false,
+        }
+    }
+
+    /// Channel and stream id of the stream's shared descriptors.
+    pub(crate) fn descriptor_endpoint(&self) -> (String, i32) {
+        let aeron = &self.options.aeron;
+        (aeron.descriptor_channel.clone(), aeron.descriptor_stream_id)
+    }
+
+    /// A publication on Aeron, for the data path. `None` on a socket.
+    pub(crate) fn publication(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Option<Result<Box<dyn Publication + Send>, Dead>> {
+        self.aeron().map(|way| way.publication(channel, stream))
+    }
+
+    /// A subscription on Aeron, for the data path. `None` on a socket.
+    pub(crate) fn subscription(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Option<Result<Box<dyn Subscription + Send>, Dead>> {
+        self.aeron().map(|way| way.subscription(channel, stream))
+    }
+
+    const fn aeron(&mut self) -> Option<&mut AeronWay> {
+        match &mut self.state {
+            State::Up(Up {
+                way: Way::Aeron(way),
+                ..
+            }) => Some(way),
+            State::Up(Up {
+                way: Way::Socket(_),
+                ..
+            })
+            | State::Down
+            | State::Finding { .. } => None,
         }
     }
 
@@ -355,14 +424,14 @@ impl Link {
                 // Drivers on Aeron may have no discovery, and a number needs none there.
                 (
                     Ok(Asking {
-                        port,
+                        way,
                         place: place @ Place::Aeron(_),
                         ..
                     }),
                     &StreamKey::Id(stream),
                 ) => {
                     self.state = State::Up(Up {
-                        port,
+                        way,
                         place,
                         rebase: None,
                         volume: None,
@@ -401,15 +470,15 @@ impl Link {
     fn ask(&mut self, now: MonoNanos, candidate: Candidate) -> Result<Asking, AttachError> {
         self.next_request = self.next_request.wrapping_add(1);
         let request_id = self.next_request;
-        let (mut port, place, volume): (Box<dyn ClientPort>, _, _) = match candidate {
+        let (mut way, place, volume) = match candidate {
             Candidate::Socket { path, volume } => {
                 self.may_be_socket(&path)?;
                 let port = SocketClient::connect(&path).map_err(AttachError::connect)?;
-                (Box::new(port), Place::Socket(path), volume)
+                (Way::Socket(port), Place::Socket(path), volume)
             }
             Candidate::Aeron { dir } => {
-                let port = crate::aeron::open(&dir, &self.options.aeron)?;
-                (port, Place::Aeron(dir), None)
+                let way = AeronWay::open(&dir, &self.options.aeron)?;
+                (Way::Aeron(way), Place::Aeron(dir), None)
             }
         };
         let (response_channel, response_stream_id) = match &place {
@@ -433,14 +502,15 @@ impl Link {
             response_channel,
             data_source_name,
         });
-        port.send(LogicalStream::Discovery, &request.encode())
+        way.port()
+            .send(LogicalStream::Discovery, &request.encode())
             .map_err(|error| AttachError::Lost {
                 text: error.to_string(),
             })?;
         let wait = u64::try_from(DISCOVERY_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
         let give_up_at = now.saturating_add(wait);
         Ok(Asking {
-            port,
+            way,
             place,
             volume,
             request_id,
@@ -471,10 +541,7 @@ impl Link {
         events: &mut Vec<LinkEvent>,
     ) {
         let Asking {
-            port,
-            place,
-            volume,
-            ..
+            way, place, volume, ..
         } = asking;
         let result = self.pick(response);
         let stream = match (&self.key, result) {
@@ -492,7 +559,7 @@ impl Link {
             .zip(volume.clone())
             .map(|(announced, volume)| Rebase { announced, volume });
         self.state = State::Up(Up {
-            port,
+            way,
             place,
             rebase,
             volume,

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use tensorpool_shm::{DropCounter, Start as CursorStart};
 use tensorpool_wire::{
-    Bool, ClientId, ConsumerConfig, ConsumerHello, LogicalStream, Message, Mode, MonoNanos,
-    QosConsumer, QosProducer, Seq, ShmPoolAnnounce, StreamId,
+    Bool, ClientId, ConsumerConfig, ConsumerHello, FrameProgress, LogicalStream, Message, Mode,
+    MonoNanos, QosConsumer, QosProducer, Seq, ShmPoolAnnounce, StreamId,
 };
 
 use super::Now;
-use crate::consumer::{ConsumerShared, Start};
+use super::hearing::ConsumerStreams;
+use crate::consumer::{ConsumerShared, Notify, Start};
 use crate::error::AttachError;
 use crate::handover::Handover;
 use crate::lease::{Grant, LeaseEnd};
@@ -30,6 +31,11 @@ pub(crate) struct ConsumerWishes {
     pub(crate) max_rate_hz: u32,
     pub(crate) progress: bool,
     pub(crate) announce_period_ns: u64,
+    /// How frames are learned of; `None`: descriptors where there are any.
+    pub(crate) notify: Option<Notify>,
+    /// Stream ids that the consumer would like for itself; 0: none.
+    pub(crate) own_descriptors: u32,
+    pub(crate) own_control: u32,
 }
 
 /// The consumer's duty.
@@ -47,6 +53,7 @@ pub(crate) struct ConsumerDuty {
     regress: Regress,
     /// Sent elsewhere by ConsumerConfig.
     is_off: bool,
+    aeron: ConsumerStreams,
 }
 
 #[derive(Debug)]
@@ -84,12 +91,30 @@ impl ConsumerDuty {
             has_started: false,
             regress: Regress::default(),
             is_off: false,
+            aeron: ConsumerStreams::new(),
         }
     }
 
-    pub(super) fn on_link_up(&mut self, now: Now, stream: StreamId) {
+    pub(super) fn on_link_up(&mut self, now: Now, stream: StreamId, link: &mut Link) {
         // spec: W-10.1.1-2: announces are heard from here on.
         self.watch = EpochWatch::new(stream, self.wishes.announce_period_ns, now.mono);
+        self.listen(link);
+    }
+
+    pub(super) fn on_link_down(&mut self) {
+        self.aeron = ConsumerStreams::new();
+    }
+
+    fn listen(&mut self, link: &mut Link) {
+        match self.aeron.subscribe(link, self.wishes.notify) {
+            Ok(source) => {
+                self.shared.descriptors.post(source);
+                self.handover.nudge();
+            }
+            Err(dead) => self.fail(AttachError::Lost {
+                text: dead.to_string(),
+            }),
+        }
     }
 
     pub(super) fn map(
@@ -143,16 +168,14 @@ impl ConsumerDuty {
         self.held.as_ref().map(|held| held.due)
     }
 
-    pub(super) fn on_message(&mut self, now: Now, message: &Message, _link: &mut Link) {
+    pub(super) fn on_message(&mut self, now: Now, message: &Message, link: &mut Link) {
         let Some(held) = &self.held else { return };
         let stream = held.stream;
         match message {
             Message::ShmPoolAnnounce(announce) => self.on_announce(now, announce),
-            Message::ShmLeaseRevoked(revoked) => {
-                // spec: D-4.9-7 W-15.21-2
-                if self.watch.on_revoked(now.mono, revoked) {
-                    self.unmap();
-                }
+            // spec: D-4.9-7 W-15.21-2
+            Message::ShmLeaseRevoked(revoked) if self.watch.on_revoked(now.mono, revoked) => {
+                self.unmap();
             }
             Message::DataSourceAnnounce(announce) if announce.stream_id == stream => {
                 self.shared.metadata.on_announce(announce);
@@ -160,23 +183,27 @@ impl ConsumerDuty {
             Message::DataSourceMeta(meta) if meta.stream_id == stream => {
                 self.shared.metadata.on_meta(meta);
             }
-            Message::QosProducer(qos) if qos.stream_id == stream => self.on_producer_qos(now, qos),
-            Message::FrameProgress(progress) if progress.stream_id == stream => {
-                let is_mapped = self
-                    .mapped
-                    .as_ref()
-                    .is_some_and(|mapped| mapped.regions.layout().epoch() == progress.epoch);
-                if self.wishes.progress && is_mapped {
-                    self.shared.progress.hear(progress);
-                }
+            Message::QosProducer(qos) if qos.stream_id == stream => {
+                self.on_producer_qos(now, qos, link);
             }
+            Message::FrameProgress(progress) => self.on_progress(progress),
             Message::ConsumerConfig(config)
                 if config.stream_id == stream && config.consumer_id == held.client =>
             {
-                self.on_config(now, config);
+                self.on_config(config, link);
             }
             // Everything else is for the lease machine or for other peers.
             _ => {}
+        }
+    }
+
+    fn on_progress(&mut self, progress: &FrameProgress) {
+        let is_mapped = self.mapped.as_ref().is_some_and(|mapped| {
+            let layout = mapped.regions.layout();
+            (layout.stream_id(), layout.epoch()) == (progress.stream_id, progress.epoch)
+        });
+        if self.wishes.progress && is_mapped {
+            self.shared.progress.hear(progress);
         }
     }
 
@@ -232,12 +259,18 @@ impl ConsumerDuty {
     }
 
     // spec: X-1-20
-    fn on_producer_qos(&mut self, _now: Now, qos: &QosProducer) {
-        let Some(mapped) = &self.mapped else { return };
-        if mapped.regions.layout().epoch() != qos.epoch {
+    fn on_producer_qos(&mut self, now: Now, qos: &QosProducer, link: &mut Link) {
+        let is_mapped = self
+            .mapped
+            .as_ref()
+            .is_some_and(|mapped| mapped.regions.layout().epoch() == qos.epoch);
+        if !is_mapped {
             return;
         }
         let next = self.shared.counters.seen.load(Ordering::Relaxed);
+        if self.aeron.is_deaf(now, next, qos.current_seq) {
+            self.listen(link);
+        }
         let is_behind = self
             .regress
             .next_before
@@ -253,7 +286,11 @@ impl ConsumerDuty {
     }
 
     // spec: W-10.1.3-1 W-10.1.3-2
-    fn on_config(&mut self, _now: Now, config: &ConsumerConfig) {
+    fn on_config(&mut self, config: &ConsumerConfig, link: &mut Link) {
+        if let Some(source) = self.aeron.obey(config, link, self.wishes.notify) {
+            self.shared.descriptors.post(source);
+            self.handover.nudge();
+        }
         match config.use_shm {
             Bool::False if !self.is_off => {
                 self.is_off = true;
@@ -274,6 +311,11 @@ impl ConsumerDuty {
     }
 
     pub(super) fn tick(&mut self, now: Now, link: &mut Link) {
+        let mut heard = Vec::new();
+        self.aeron.drain(&mut heard);
+        for progress in heard {
+            self.on_progress(&progress);
+        }
         // spec: X-1-30
         if self
             .mapped
@@ -308,6 +350,19 @@ impl ConsumerDuty {
         } else {
             Mode::Stream
         };
+        let own = |stream: u32| {
+            // spec: W-10.1.2-2: never a channel without an id, and no streams on a socket.
+            let has_any = stream != 0 && link.has_descriptors();
+            if has_any {
+                ("aeron:ipc".to_owned(), stream)
+            } else {
+                (String::new(), 0)
+            }
+        };
+        let (descriptors, control) = (
+            own(self.wishes.own_descriptors),
+            own(self.wishes.own_control),
+        );
         let hello = ConsumerHello {
             stream_id: held.stream,
             consumer_id: held.client,
@@ -319,10 +374,10 @@ impl ConsumerDuty {
             progress_interval_us: None,
             progress_bytes_delta: None,
             progress_major_delta_units: None,
-            descriptor_stream_id: 0,
-            control_stream_id: 0,
-            descriptor_channel: String::new(),
-            control_channel: String::new(),
+            descriptor_stream_id: descriptors.1,
+            control_stream_id: control.1,
+            descriptor_channel: descriptors.0,
+            control_channel: control.0,
         };
         let stats = self.shared.counters.snapshot();
         let qos = QosConsumer {

@@ -12,11 +12,13 @@ use tensorpool_wire::{
 };
 
 use super::Now;
+use super::streams::{OwnStreams, To};
 use crate::error::AttachError;
 use crate::handover::Handover;
 use crate::lease::{Grant, LeaseEnd};
 use crate::link::{Link, StreamKey};
 use crate::mapping::{Life, MapRules, RegionError, Target, Writable};
+use crate::outlet::{Audience, Outlet, OutletChange};
 use crate::producer::ProducerShared;
 use crate::progress::Hints;
 
@@ -39,6 +41,9 @@ pub(crate) struct ProducerDuty {
     listeners: BTreeMap<ClientId, Listener>,
     /// The version of the description that was sent last.
     told_version: u32,
+    streams: OwnStreams,
+    /// Whether this producer is the authority that assigns per-consumer streams.
+    assigns_streams: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,7 @@ struct Active {
 struct Listener {
     heard: MonoNanos,
     progress: Option<Hints>,
+    max_rate_hz: u32,
 }
 
 impl ProducerDuty {
@@ -63,6 +69,7 @@ impl ProducerDuty {
         handover: Arc<Handover<Writable>>,
         shared: Arc<ProducerShared>,
         key: &StreamKey,
+        assigns_streams: bool,
     ) -> Self {
         let name = match key {
             StreamKey::Name(name) => name.clone(),
@@ -75,6 +82,8 @@ impl ProducerDuty {
             active: None,
             listeners: BTreeMap::new(),
             told_version: 0,
+            streams: OwnStreams::default(),
+            assigns_streams,
         }
     }
 
@@ -118,9 +127,28 @@ impl ProducerDuty {
         self.handover.fail(error);
     }
 
+    pub(super) fn on_link_up(&mut self, link: &mut Link) {
+        let (channel, stream) = link.descriptor_endpoint();
+        match link.publication(&channel, stream) {
+            Some(Ok(publication)) => {
+                let outlet = Outlet::new(Audience::All, publication, 0);
+                self.shared.outlets.post(OutletChange::Open(outlet));
+                self.handover.nudge();
+            }
+            // Frames are committed all the same; whoever looks at the ring sees them.
+            Some(Err(dead)) => self.fail(AttachError::Lost {
+                text: dead.to_string(),
+            }),
+            None => {}
+        }
+    }
+
     pub(super) fn on_link_down(&mut self) {
         self.listeners.clear();
+        self.streams.clear();
         self.shared.progress.set(None);
+        self.shared.outlets.post(OutletChange::CloseAll);
+        self.handover.nudge();
     }
 
     pub(super) fn set_deadline(&self, deadline: Option<MonoNanos>) {
@@ -133,11 +161,24 @@ impl ProducerDuty {
         self.active.as_ref().map(|active| active.due)
     }
 
-    pub(super) fn on_message(&mut self, now: Now, message: &Message) {
+    pub(super) fn on_message(&mut self, now: Now, message: &Message, link: &mut Link) {
         let Some(active) = &self.active else { return };
         match message {
             Message::ConsumerHello(hello) if hello.stream_id == active.stream => {
-                self.on_hello(now, hello);
+                self.on_hello(now, hello, link);
+            }
+            // spec: W-5-1: an authority's assignment, for one of our consumers.
+            Message::ConsumerConfig(config) if config.stream_id == active.stream => {
+                let max_rate_hz = self
+                    .listeners
+                    .get(&config.consumer_id)
+                    .map_or(0, |one| one.max_rate_hz);
+                let to = To {
+                    handover: &self.handover,
+                    shared: &self.shared,
+                    max_rate_hz,
+                };
+                self.streams.assign(config, link, to);
             }
             // spec: W-5-3: either message keeps it alive.
             Message::QosConsumer(qos) if qos.stream_id == active.stream => {
@@ -151,7 +192,7 @@ impl ProducerDuty {
     }
 
     // spec: W-10.2.2-6 W-10.2.2-7
-    fn on_hello(&mut self, now: Now, hello: &ConsumerHello) {
+    fn on_hello(&mut self, now: Now, hello: &ConsumerHello, link: &mut Link) {
         let is_new = !self.listeners.contains_key(&hello.consumer_id);
         if is_new && self.listeners.len() >= MAX_LISTENERS {
             return;
@@ -166,13 +207,21 @@ impl ProducerDuty {
             }
             Bool::False | Bool::Unknown(_) => None,
         };
-        self.listeners.insert(
-            hello.consumer_id,
-            Listener {
-                heard: now.mono,
-                progress,
-            },
-        );
+        let max_rate_hz = hello.max_rate_hz;
+        let listener = Listener {
+            heard: now.mono,
+            progress,
+            max_rate_hz,
+        };
+        self.listeners.insert(hello.consumer_id, listener);
+        if self.assigns_streams {
+            let to = To {
+                handover: &self.handover,
+                shared: &self.shared,
+                max_rate_hz,
+            };
+            self.streams.answer(hello, link, to);
+        }
         self.combine_hints();
     }
 
@@ -194,6 +243,7 @@ impl ProducerDuty {
         }
         while let Some(progress) = self.shared.progress.next() {
             // Loss is allowed: the commit decides.
+            self.streams.tell(&progress);
             let _ = link.send(LogicalStream::Control, &progress.into());
         }
         let is_due = self
@@ -247,9 +297,26 @@ impl ProducerDuty {
         }
         let _ = link.send(LogicalStream::Qos, &qos.into());
         self.told_version = metadata.version;
-        self.listeners
-            .retain(|_, listener| now.mono.saturating_since(listener.heard) <= STALE_NS);
+        self.forget_stale(now);
         self.combine_hints();
+    }
+
+    fn forget_stale(&mut self, now: Now) {
+        let (handover, shared, streams) = (&self.handover, &self.shared, &mut self.streams);
+        self.listeners.retain(|id, listener| {
+            let is_here = now.mono.saturating_since(listener.heard) <= STALE_NS;
+            if !is_here {
+                streams.close(
+                    *id,
+                    To {
+                        handover,
+                        shared,
+                        max_rate_hz: 0,
+                    },
+                );
+            }
+            is_here
+        });
     }
 
     fn end_life(&mut self) {

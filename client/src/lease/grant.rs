@@ -118,14 +118,18 @@ impl Grant {
     ) -> Result<Self, GrantError> {
         // spec: D-4.2-3: required although the schema lets them be null.
         let missing = |field| GrantError::Missing { field };
-        let lease = response.lease_id.ok_or(missing("leaseId"))?;
-        let stream = response.stream_id.ok_or(missing("streamId"))?;
-        let epoch = response.epoch.ok_or(missing("epoch"))?;
-        let layout_version = response.layout_version.ok_or(missing("layoutVersion"))?;
-        let header_nslots = response.header_nslots.ok_or(missing("headerNslots"))?;
+        let lease = response.lease_id.ok_or_else(|| missing("leaseId"))?;
+        let stream = response.stream_id.ok_or_else(|| missing("streamId"))?;
+        let epoch = response.epoch.ok_or_else(|| missing("epoch"))?;
+        let layout_version = response
+            .layout_version
+            .ok_or_else(|| missing("layoutVersion"))?;
+        let header_nslots = response
+            .header_nslots
+            .ok_or_else(|| missing("headerNslots"))?;
         let slot_bytes = response
             .header_slot_bytes
-            .ok_or(missing("headerSlotBytes"))?;
+            .ok_or_else(|| missing("headerSlotBytes"))?;
         // spec: D-4.2-4
         if response.header_region_uri.trim().is_empty() {
             return Err(missing("headerRegionUri"));

@@ -375,7 +375,7 @@ fn backoff_doubles_from_100_ms_to_3_s_and_is_never_the_same_for_two_seeds() {
     };
     let first = delays(1);
     for (attempt, delay) in first.iter().enumerate() {
-        let full = (100 * MS << attempt).min(3 * SEC);
+        let full = ((100 * MS) << attempt).min(3 * SEC);
         assert!(
             (full / 2..=full).contains(delay),
             "attempt {attempt}: {delay}"

@@ -1,4 +1,6 @@
 //! Producers and consumers over the socket and real shared memory, against a scripted driver.
+// In a test a failed unwrap is a failed test.
+#![allow(clippy::unwrap_used)]
 
 mod lease;
 mod memory;

@@ -12,9 +12,7 @@ use tensorpool_client::ClientOptions;
 use tensorpool_shm::{
     Access, CreatedEpoch, Creator, EpochStore, Permissions, StoreOptions, StreamLayout,
 };
-use tensorpool_transport::port::{
-    CloseReason, Coalesce, Destination, Inbound, Outbound, ServerPort,
-};
+use tensorpool_transport::port::{Coalesce, Destination, Inbound, Outbound, ServerPort};
 use tensorpool_transport::socket::{Limits, SocketServer};
 use tensorpool_wire::{
     ClientId, ClockDomain, ConnectionId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult,
@@ -24,48 +22,48 @@ use tensorpool_wire::{
     StreamId,
 };
 
-pub const STREAM: StreamId = StreamId(10_000);
-pub const NAME: &str = "camera/front";
-pub const NSLOTS: u32 = 16;
-pub const STRIDES: [u32; 2] = [256, 4_096];
+pub(crate) const STREAM: StreamId = StreamId(10_000);
+pub(crate) const NAME: &str = "camera/front";
+pub(crate) const NSLOTS: u32 = 16;
+pub(crate) const STRIDES: [u32; 2] = [256, 4_096];
 
 type Task = Box<dyn FnOnce(&mut State) + Send>;
 
 /// The peer and its directory.
-pub struct Peer {
+pub(crate) struct Peer {
     tasks: Option<Sender<Task>>,
     thread: Option<JoinHandle<()>>,
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 /// What the peer's thread holds.
-pub struct State {
+pub(crate) struct State {
     server: Option<SocketServer>,
     socket: PathBuf,
     store: EpochStore,
     base: PathBuf,
-    pub current: Option<CreatedEpoch>,
+    pub(crate) current: Option<CreatedEpoch>,
     next_epoch: u64,
     next_lease: u64,
-    pub leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
     /// Every message that came, in order.
-    pub heard: Vec<Message>,
+    pub(crate) heard: Vec<Message>,
     /// How attaches are answered beside the truth.
-    pub spoil: Option<fn(&mut ShmAttachResponse)>,
+    pub(crate) spoil: Option<fn(&mut ShmAttachResponse)>,
     /// Time granted per lease, in nanoseconds.
-    pub grant_ns: u64,
-    pub is_announcing: bool,
+    pub(crate) grant_ns: u64,
+    pub(crate) is_announcing: bool,
     announce_at: MonoNanos,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Lease {
-    pub connection: ConnectionId,
-    pub client: ClientId,
-    pub role: Role,
+pub(crate) struct Lease {
+    pub(crate) connection: ConnectionId,
+    pub(crate) client: ClientId,
+    pub(crate) role: Role,
 }
 
-pub fn now() -> MonoNanos {
+pub(crate) fn now() -> MonoNanos {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     MonoNanos(
         u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap(),
@@ -73,7 +71,7 @@ pub fn now() -> MonoNanos {
 }
 
 impl Peer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is writable");
         let socket = dir.path().join("driver.sock");
         let base = dir.path().join("base");
@@ -89,11 +87,11 @@ impl Peer {
         peer
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("driver.sock")
     }
 
-    pub fn options(&self) -> ClientOptions {
+    pub(crate) fn options(&self) -> ClientOptions {
         ClientOptions {
             socket: Some(self.socket()),
             allowed_base_dirs: vec![self.dir.path().join("base")],
@@ -102,7 +100,7 @@ impl Peer {
     }
 
     /// Runs `task` on the peer's thread between two of its cycles.
-    pub fn with<R: Send + 'static>(
+    pub(crate) fn with<R: Send + 'static>(
         &self,
         task: impl FnOnce(&mut State) -> R + Send + 'static,
     ) -> R {
@@ -115,7 +113,7 @@ impl Peer {
     }
 
     /// Asks until the peer's state is as `ready` says, 10 s at most.
-    pub fn until<R: Send + 'static>(
+    pub(crate) fn until<R: Send + 'static>(
         &self,
         what: &str,
         ready: impl Fn(&mut State) -> Option<R> + Clone + Send + 'static,
@@ -128,7 +126,7 @@ impl Peer {
 }
 
 /// Asks until there is an answer, 10 s at most.
-pub fn eventually<R>(what: &str, mut ask: impl FnMut() -> Option<R>) -> R {
+pub(crate) fn eventually<R>(what: &str, mut ask: impl FnMut() -> Option<R>) -> R {
     let deadline = now().saturating_add(10_000_000_000);
     loop {
         if let Some(answer) = ask() {
@@ -193,20 +191,20 @@ impl State {
     }
 
     /// A driver (again): new socket, no lease known.
-    pub fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         let mut server = SocketServer::new(Limits::default()).unwrap();
         server.add_listener(0, &self.socket, 0o600).unwrap();
         self.server = Some(server);
     }
 
     /// Dies without a word.
-    pub fn die(&mut self) {
+    pub(crate) fn die(&mut self) {
         self.server = None;
         self.leases.clear();
     }
 
     /// New files under a new epoch.
-    pub fn bump(&mut self) {
+    pub(crate) fn bump(&mut self) {
         self.next_epoch += 1;
         let pools = STRIDES
             .iter()
@@ -229,11 +227,16 @@ impl State {
         self.announce_at = MonoNanos(0);
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.current.as_ref().unwrap().directory()
     }
 
-    pub fn send(&mut self, to: ConnectionId, stream: LogicalStream, message: impl Into<Message>) {
+    pub(crate) fn send(
+        &mut self,
+        to: ConnectionId,
+        stream: LogicalStream,
+        message: impl Into<Message>,
+    ) {
         let bytes = message.into().encode();
         let outbound = Outbound {
             to: Destination::Connection(to),
@@ -247,7 +250,7 @@ impl State {
         }
     }
 
-    pub fn send_all(&mut self, stream: LogicalStream, message: impl Into<Message>) {
+    pub(crate) fn send_all(&mut self, stream: LogicalStream, message: impl Into<Message>) {
         let message = message.into();
         let to: Vec<_> = self.leases.values().map(|lease| lease.connection).collect();
         for connection in to {
@@ -255,14 +258,14 @@ impl State {
         }
     }
 
-    pub fn lease_of(&self, role: Role) -> Option<(LeaseId, Lease)> {
+    pub(crate) fn lease_of(&self, role: Role) -> Option<(LeaseId, Lease)> {
         self.leases
             .iter()
             .find(|(_, lease)| lease.role == role)
             .map(|(id, lease)| (*id, *lease))
     }
 
-    pub fn pools(&self) -> Vec<PayloadPool> {
+    pub(crate) fn pools(&self) -> Vec<PayloadPool> {
         let current = self.current.as_ref().unwrap();
         let uris = current.uris().unwrap();
         let pools = current.layout().pools().iter().zip(uris.iter().skip(1));
@@ -276,11 +279,11 @@ impl State {
             .collect()
     }
 
-    pub fn header_uri(&self) -> String {
+    pub(crate) fn header_uri(&self) -> String {
         self.current.as_ref().unwrap().uris().unwrap()[0].to_string()
     }
 
-    pub fn announce(&self) -> ShmPoolAnnounce {
+    pub(crate) fn announce(&self) -> ShmPoolAnnounce {
         let producer = self
             .lease_of(Role::Producer)
             .map_or(ClientId(0), |(_, lease)| lease.client);
@@ -342,7 +345,7 @@ impl State {
     }
 
     /// Ends a lease with all that belongs to it: revoke first, then the new epoch.
-    pub fn end(&mut self, id: LeaseId, reason: LeaseRevokeReason, text: &str) {
+    pub(crate) fn end(&mut self, id: LeaseId, reason: LeaseRevokeReason, text: &str) {
         let Some(lease) = self.leases.get(&id).copied() else {
             return;
         };
@@ -366,7 +369,7 @@ impl State {
         }
     }
 
-    pub fn shut_down(&mut self) {
+    pub(crate) fn shut_down(&mut self) {
         let shutdown = ShmDriverShutdown {
             timestamp_ns: now(),
             reason: ShutdownReason::Normal,
@@ -374,12 +377,6 @@ impl State {
         };
         self.send_all(LogicalStream::Control, shutdown);
         self.leases.clear();
-    }
-
-    pub fn disconnect(&mut self, connection: ConnectionId) {
-        if let Some(server) = &mut self.server {
-            server.disconnect(connection, CloseReason::Local);
-        }
     }
 
     fn on_message(&mut self, from: ConnectionId, message: Message) {
