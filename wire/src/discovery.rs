@@ -18,6 +18,7 @@ wire_enum! {
     }
 }
 
+// spec: DI-5.0-1
 message! {
     /// A client asks for streams. All filters that are given must hold.
     ///

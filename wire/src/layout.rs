@@ -7,7 +7,7 @@ pub const SUPERBLOCK_LEN: usize = 64;
 // spec: W-8.1-1
 pub const SLOT_LEN: usize = 256;
 /// Most dimensions of a tensor. Not on the wire: another number is another layout version.
-// spec: W-15.8-4, W-8.2-5
+// spec: W-15.8-4, W-8.2-5, W-15.20-1
 pub const MAX_DIMS: usize = 8;
 /// Version of the layout that this crate reads and writes. It governs memory; the schema version
 /// governs messages.

@@ -217,6 +217,7 @@ macro_rules! messages {
     };
 }
 
+// spec: W-16-1, DI-10-1
 messages! {
     SCHEMA_WIRE {
         ShmPoolAnnounce,

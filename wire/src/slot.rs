@@ -342,7 +342,7 @@ impl SlotHeader {
     /// dimensions beyond `ndims` are 0 whatever the header holds there.
     ///
     /// A producer stores bytes 8.. of it, then the commit word, which is the first 8.
-    // spec: W-8.3-3, W-8.2-1, W-8.2-2, W-8.2-9
+    // spec: W-8.3-3, W-8.2-1, W-8.2-2, W-8.2-9, W-13-1
     #[must_use]
     pub fn encode(&self) -> [u8; SLOT_LEN] {
         let block = SlotBlock {

@@ -282,7 +282,8 @@ impl Tensor {
     }
 
     /// Whether the elements lie one after the other without gaps. A prefix of such a payload is a
-    /// prefix of its elements (W-10.2.2-4).
+    /// prefix of its elements.
+    // spec: W-10.2.2-4
     #[must_use]
     pub fn is_contiguous(&self) -> bool {
         let elements = self.shape().iter().fold(1, |product: u64, &dim| {

@@ -67,7 +67,7 @@ fn a_valid_slot_says_what_the_frame_is() {
     assert_eq!(slot.tensor.strides(), [12, 4]);
 }
 
-// spec: W-8.2-1, W-8.2-2, W-8.2-3, W-8.3-3
+// spec: W-8.2-1, W-8.2-2, W-8.2-3, W-8.3-3, W-13-1
 #[test]
 fn bytes_of_a_slot_stand_where_the_layout_says() {
     let bytes = frame().encode();

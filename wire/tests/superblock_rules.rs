@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use tensorpool_wire::{
-    Epoch, ExpectedKind, ExpectedRegion, MAGIC, MonoNanos, PoolId, RegionType, SUPERBLOCK_LEN,
-    StreamId, Superblock, SuperblockReject, header_ring_len, header_slot_offset, is_stride,
-    payload_slot_offset, pool_len,
+    Dtype, Epoch, ExpectedKind, ExpectedRegion, LAYOUT_VERSION, MAGIC, MAX_DIMS, MajorOrder,
+    MonoNanos, PoolId, RegionType, SLOT_LEN, SUPERBLOCK_LEN, StreamId, Superblock,
+    SuperblockReject, header_ring_len, header_slot_offset, is_stride, payload_slot_offset,
+    pool_len,
 };
 
 const POOL: ExpectedRegion = ExpectedRegion {
@@ -322,6 +323,15 @@ fn only_the_activity_time_may_change_within_an_incarnation() {
     for other in others {
         assert!(!ring().is_same_incarnation(&other));
     }
+}
+
+// spec: W-8.2-5, W-15.8-4, W-15.20-1, W-6-2
+#[test]
+fn layout_version_1_stands_for_these_numbers() {
+    assert_eq!(LAYOUT_VERSION, 1);
+    assert_eq!((SUPERBLOCK_LEN, SLOT_LEN, MAX_DIMS), (64, 256, 8));
+    assert_eq!(Dtype::KNOWN.len(), 13);
+    assert_eq!(MajorOrder::KNOWN.len(), 2);
 }
 
 // spec: W-8.1-1, W-9-1

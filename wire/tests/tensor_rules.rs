@@ -100,7 +100,7 @@ fn dimensions_are_not_negative() {
     assert_eq!(written, Err(TensorReject::Dim { axis: 1 }));
 }
 
-// spec: W-8.2-10
+// spec: W-8.2-10, W-10.2.2-4
 #[test]
 fn strides_left_out_follow_from_the_shape() {
     let tensor = check(row(&[4, 3, 2])).unwrap();

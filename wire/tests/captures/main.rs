@@ -1,4 +1,7 @@
 //! Recordings of the C implementation, read as a consumer would read them. README.md says what they are.
+//!
+//! Not run under Miri, whose interpreter takes minutes for them; the byte samples go the same ways.
+#![cfg(not(miri))]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../hex/mod.rs"]

@@ -4,6 +4,9 @@
 //! second time in `expected.rs`. `ours.hex` was encoded by this crate from the messages of `ours.rs`;
 //! `ours.fields` says what sbe-tool's decoder found in it. `cargo xtask codegen` makes all four files
 //! anew; `wire/codegen/README.md` says how.
+//!
+//! Not run under Miri, whose interpreter takes minutes for them; the byte samples go the same ways.
+#![cfg(not(miri))]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../hex/mod.rs"]

@@ -26,7 +26,8 @@ fn message(name: &str) -> Message {
     Message::decode(&sample(name)).unwrap()
 }
 
-// spec: W-16-1, W-6-1
+/// Run on a big-endian machine by Miri, too.
+// spec: W-16-1, W-6-1, W-15.1-4, DI-5.0-1
 #[test]
 fn every_sampled_message_decodes_to_its_end_and_encodes_to_the_same_bytes() {
     let mut count = 0;
