@@ -42,7 +42,12 @@ fn build(workspace: &Workspace, program: &str, arguments: &[String]) -> Result<C
     println!("building (the first time this takes some minutes)");
     let mut build = workspace.cargo(&directory.path);
     build.args(["build", "--locked", "--quiet", "--release", "--bins"]);
-    build.args(["--package", "tensorpool-e2e", "--package", "tensorpool-node-driver"]);
+    build.args([
+        "--package",
+        "tensorpool-e2e",
+        "--package",
+        "tensorpool-node-driver",
+    ]);
     command::run(&mut build, Show::All)?.success("building the programs")?;
     let binary = directory.path.join("release").join(program);
     let mut command = workspace.command(binary, &directory.path);

@@ -136,6 +136,8 @@ fn roots() -> Vec<String> {
             path.strip_suffix(".rs\"").map(str::to_owned)
         });
         roots.extend(named.map(|path| format!("{directory}fuzz/{path}.rs")));
+        let library = format!("{directory}fuzz/src/lib.rs");
+        roots.extend(root().join(&library).is_file().then_some(library));
     }
     let of_ui_tests = |file: &String| file.contains("/tests/ui/");
     roots.extend(files(&[".rs"]).into_iter().filter(of_ui_tests));
@@ -156,6 +158,7 @@ fn modules_of(file: &str) -> Vec<String> {
     };
     let mut found = Vec::new();
     let mut path: Option<String> = None;
+    let mut conditional: Option<String> = None;
     let mut nesting: Vec<(usize, String)> = Vec::new();
     for line in read(file).lines() {
         let indent = line.len() - line.trim_start().len();
@@ -163,16 +166,25 @@ fn modules_of(file: &str) -> Vec<String> {
         if text == "}" && nesting.last().is_some_and(|(level, _)| *level == indent) {
             nesting.pop();
         }
-        if let Some(given) = text.strip_prefix("#[path = \"") {
-            path = given.strip_suffix("\"]").map(str::to_owned);
+        if let Some((_, given)) = text
+            .split_once("path = \"")
+            .filter(|(before, _)| before.starts_with("#["))
+        {
+            path = given.split('"').next().map(str::to_owned);
+            if text.starts_with("#[cfg_attr") {
+                // Without the condition the module stands in its usual place.
+                conditional = path.take();
+            }
         } else if let Some(declared) = module_name(text) {
             let mut base = below.clone();
             for (_, outer) in &nesting {
                 base = format!("{base}/{outer}");
             }
             if let Some(name) = declared.strip_suffix(';') {
+                let elsewhere = conditional.take().into_iter();
+                found.extend(elsewhere.map(|given| joined(directory, &given)));
                 let candidates = match path.take() {
-                    Some(given) => vec![format!("{directory}/{given}")],
+                    Some(given) => vec![joined(directory, &given)],
                     None => vec![format!("{base}/{name}.rs"), format!("{base}/{name}/mod.rs")],
                 };
                 let there = |candidate: &String| root().join(candidate).is_file();
@@ -183,6 +195,19 @@ fn modules_of(file: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// A path relative to a directory, without `..`.
+fn joined(directory: &str, given: &str) -> String {
+    let mut parts: Vec<&str> = directory.split('/').collect();
+    for part in given.split('/') {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts.join("/")
 }
 
 /// Roots of integration tests, benches and examples own the directory that they stand in.
