@@ -4,7 +4,7 @@ mod bounds;
 mod descriptors;
 mod files;
 mod framing;
-mod processes;
+mod watched;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -96,21 +96,6 @@ impl Desk {
     /// Polls until nothing more comes.
     fn poll_to_empty(&mut self) {
         while self.poll() > 0 {}
-    }
-
-    /// Polls until `done`; waits for other processes where nothing is there yet.
-    fn until(&mut self, what: &str, done: impl Fn(&[Seen]) -> bool) {
-        let began = Instant::now();
-        self.poll();
-        while !done(&self.seen) {
-            assert!(
-                began.elapsed() < WAIT_MAX,
-                "waited too long for: {what}; {:?}",
-                self.seen
-            );
-            wait_readable(&self.server, 10);
-            self.poll();
-        }
     }
 
     /// A new client and its connection.
