@@ -2,7 +2,11 @@
 // In a test a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "aeron-tests")]
+mod aeron;
 mod lease;
+#[cfg(feature = "aeron-tests")]
+mod media;
 mod memory;
 mod peer;
 mod process;

@@ -38,7 +38,9 @@ pub(crate) struct Peer {
 
 /// What the peer's thread holds.
 pub(crate) struct State {
-    server: Option<SocketServer>,
+    server: Option<Box<dyn ServerPort>>,
+    #[cfg(feature = "aeron-tests")]
+    aeron: Option<(crate::media::MediaDriver, PathBuf)>,
     socket: PathBuf,
     store: EpochStore,
     base: PathBuf,
@@ -175,6 +177,8 @@ impl State {
         .expect("a store");
         Self {
             server: None,
+            #[cfg(feature = "aeron-tests")]
+            aeron: None,
             socket,
             store,
             base,
@@ -194,7 +198,15 @@ impl State {
     pub(crate) fn listen(&mut self) {
         let mut server = SocketServer::new(Limits::default()).unwrap();
         server.add_listener(0, &self.socket, 0o600).unwrap();
-        self.server = Some(server);
+        self.server = Some(Box::new(server));
+    }
+
+    /// A driver on Aeron, with a media driver of its own in `dir`.
+    #[cfg(feature = "aeron-tests")]
+    pub(crate) fn listen_on_aeron(&mut self, dir: PathBuf) {
+        let (driver, port) = crate::media::listen(&dir);
+        self.aeron = Some((driver, dir));
+        self.server = Some(Box::new(port));
     }
 
     /// Dies without a word.
@@ -231,6 +243,23 @@ impl State {
         self.current.as_ref().unwrap().directory()
     }
 
+    /// Whether every client hears every message.
+    pub(crate) fn is_shared(&self) -> bool {
+        #[cfg(feature = "aeron-tests")]
+        if self.aeron.is_some() {
+            return true;
+        }
+        false
+    }
+
+    fn address(&self, connection: ConnectionId) -> Destination {
+        if self.is_shared() {
+            Destination::Aeron
+        } else {
+            Destination::Connection(connection)
+        }
+    }
+
     pub(crate) fn send(
         &mut self,
         to: ConnectionId,
@@ -239,7 +268,7 @@ impl State {
     ) {
         let bytes = message.into().encode();
         let outbound = Outbound {
-            to: Destination::Connection(to),
+            to: self.address(to),
             stream,
             bytes: &bytes,
             coalesce: Coalesce::Never,
@@ -252,7 +281,10 @@ impl State {
 
     pub(crate) fn send_all(&mut self, stream: LogicalStream, message: impl Into<Message>) {
         let message = message.into();
-        let to: Vec<_> = self.leases.values().map(|lease| lease.connection).collect();
+        let mut to: Vec<_> = self.leases.values().map(|lease| lease.connection).collect();
+        if self.is_shared() {
+            to.truncate(1);
+        }
         for connection in to {
             self.send(connection, stream, message.clone());
         }
@@ -314,11 +346,11 @@ impl State {
         let mut messages = Vec::new();
         let mut closed = Vec::new();
         let polled = server.poll(now(), &mut |inbound| match inbound {
-            Inbound::Message {
-                origin: Origin::Socket { connection },
-                bytes,
-                ..
-            } => {
+            Inbound::Message { origin, bytes, .. } => {
+                let connection = match origin {
+                    Origin::Socket { connection } => connection,
+                    Origin::Aeron { session } => ConnectionId(u64::from(session.cast_unsigned())),
+                };
                 messages.push((
                     connection,
                     Message::decode(bytes).expect("our client's messages"),
@@ -393,6 +425,8 @@ impl State {
                 self.send(from, LogicalStream::Control, response);
             }
             Message::DiscoveryRequest(request) => self.on_discovery(from, &request),
+            // On Aeron they hear each other.
+            _ if self.is_shared() => {}
             // As the real driver joins them.
             Message::DataSourceAnnounce(_) | Message::DataSourceMeta(_) => {
                 self.send_all(LogicalStream::Metadata, message);
@@ -471,17 +505,18 @@ impl State {
         if let Some(spoil) = self.spoil {
             spoil(&mut response);
         }
-        let files = if request.role == Role::Producer {
+        let files = if request.role == Role::Producer && !self.is_shared() {
             current.open(Access::ReadWrite).unwrap()
         } else {
             Vec::new()
         };
         let fds: Vec<_> = files.iter().map(std::os::fd::AsFd::as_fd).collect();
         let bytes = Message::from(response).encode();
+        let to = self.address(from);
         let server = self.server.as_mut().unwrap();
         server.mark_attached(from);
         let outbound = Outbound {
-            to: Destination::Connection(from),
+            to,
             stream: LogicalStream::Control,
             bytes: &bytes,
             coalesce: Coalesce::Never,
