@@ -71,43 +71,41 @@ pub(crate) fn rows(
             }
             rival.publish(&source, &mut theirs)?;
         }
-        for _ in 0..1000 {
+        // An odd number, so that both kinds of copies come to every slot.
+        for _ in 0..1001 {
             claim_only(&mut producer, &tensor, &mut claims)?;
         }
     }
-    let p50 = |histogram: &Histogram<u64>| percentiles(histogram).p50;
-    let (ours, bare, plain, claims, theirs) = (
-        p50(&ours),
-        p50(&bare),
-        p50(&plain),
-        p50(&claims),
-        p50(&theirs),
-    );
-    Ok(vec![
+    let medians = [ours, bare, plain, claims, theirs].map(|series| percentiles(&series).p50);
+    Ok(rows_of(medians, name, memory))
+}
+
+fn rows_of([ours, bare, plain, claims, theirs]: [f64; 5], size: &str, memory: &str) -> Vec<Row> {
+    vec![
         Row::value(
-            format!("memcpy into the same slots, {name}, {memory}"),
+            format!("memcpy into the same slots, {size}, {memory}"),
             bare,
             "ns",
         ),
-        Row::value(format!("memcpy into private memory, {name}"), plain, "ns"),
+        Row::value(format!("memcpy into private memory, {size}"), plain, "ns"),
         Row::against(
-            format!("publish with one copy, {name}, {memory}"),
+            format!("publish with one copy, {size}, {memory}"),
             (ours, "ns"),
             bare,
             Target::AtMost(bare / 0.95 + 100.0),
         ),
         Row::against(
-            format!("publish, {name}, {memory}, against iceoryx2"),
+            format!("publish, {size}, {memory}, against iceoryx2"),
             (ours, "ns"),
             theirs,
             Target::AtMost(theirs / 0.97),
         ),
         Row::value(
-            format!("claim and commit without a copy, {name}, {memory}"),
+            format!("claim and commit without a copy, {size}, {memory}"),
             claims,
             "ns",
         ),
-    ])
+    ]
 }
 
 fn publish(
