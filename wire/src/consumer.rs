@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::driver::ResponseCode;
-use crate::sbe::{message, wire_enum};
+use crate::table::{message, wire_enum};
 use crate::{ClientId, CorrelationId, StreamId};
 
 wire_enum! {

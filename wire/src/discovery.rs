@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::pool::PayloadPool;
-use crate::sbe::{body, message, wire_enum};
+use crate::table::{body, message, wire_enum};
 use crate::{ClientId, Epoch, StreamId};
 
 wire_enum! {

@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::pool::PayloadPool;
-use crate::sbe::{message, wire_enum};
+use crate::table::{message, wire_enum};
 use crate::{ClientId, CorrelationId, Epoch, LeaseId, MonoNanos, NodeId, StreamId};
 
 wire_enum! {

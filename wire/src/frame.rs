@@ -1,6 +1,6 @@
 //! Schema 900: that a frame exists, and how far one has come.
 
-use crate::sbe::{fixed_message, message, wire_enum};
+use crate::table::{fixed_message, message, wire_enum};
 use crate::{Epoch, MonoNanos, Seq, StreamId, TraceId};
 
 wire_enum! {

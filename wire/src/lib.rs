@@ -4,6 +4,28 @@
 //! 910, the superblock, the slot header and the embedded TensorHeader, the `shm:` URI grammar, and
 //! newtypes for the ids in them. It refuses everything else: it opens no file, knows no socket and
 //! reads no clock. No input makes it panic or allocate more than the input's own length warrants.
+//!
+//! Who sends what, and on which stream ([`LogicalStream`]; on Aeron the usual stream id):
+//!
+//! | message | schema/template | stream | from → to |
+//! |---|---|---|---|
+//! | [`ShmAttachRequest`], [`ShmDetachRequest`] | 901/1, 901/3 | control 1000 | client → driver |
+//! | [`ShmAttachResponse`], [`ShmDetachResponse`] | 901/2, 901/4 | control 1000 | driver → client |
+//! | [`ShmLeaseKeepalive`] | 901/5 | control 1000 | client → driver |
+//! | [`ShmDriverShutdown`], [`ShmLeaseRevoked`] | 901/6, 901/7 | control 1000 | driver → all |
+//! | [`ShmDriverShutdownRequest`] | 901/8 | control 1000 | administrator → driver |
+//! | [`ShmPoolAnnounce`] | 900/1 | announce 1001 | driver → all |
+//! | [`ConsumerHello`] | 900/2 | control 1000 | consumer → driver, producer |
+//! | [`ConsumerConfig`] | 900/3 | control 1000 | driver → consumer, producer |
+//! | [`ControlResponse`] | 900/9 | control 1000 | nobody sends it |
+//! | [`FrameDescriptor`] | 900/4 | descriptor 1100 | producer → consumers |
+//! | [`FrameProgress`] | 900/11 | control 1000 | producer → consumers |
+//! | [`QosConsumer`], [`QosProducer`] | 900/5, 900/6 | QoS 1200 | consumer, producer → all |
+//! | [`DataSourceAnnounce`], [`DataSourceMeta`] | 900/7, 900/8 | metadata 1300 | producer → all |
+//! | [`MetaBlobAnnounce`], [`MetaBlobChunk`], [`MetaBlobComplete`] | 900/10, 900/12, 900/13 | metadata 1300 | producer → all |
+//! | [`DiscoveryRequest`] | 910/1 | discovery 7000 | client → provider |
+//! | [`DiscoveryResponse`] | 910/2 | as the request says | provider → client |
+//! | [`Superblock`], [`SlotHeader`], [`TensorHeader`] | 900/50 to 52 | none: shared memory | |
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -28,6 +50,7 @@ mod route;
 mod sbe;
 mod slot;
 mod superblock;
+mod table;
 mod tensor;
 mod uri;
 

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::sbe::{body, message};
+use crate::table::{body, message};
 use crate::{ClientId, Epoch, MonoNanos, StreamId};
 
 message! {

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::sbe::{body, message, wire_enum};
+use crate::table::{body, message, wire_enum};
 use crate::{ClientId, Epoch, MonoNanos, PoolId, StreamId};
 
 wire_enum! {

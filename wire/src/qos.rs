@@ -1,7 +1,7 @@
 //! Schema 900: how producers and consumers fare.
 
 use crate::consumer::Mode;
-use crate::sbe::{fixed_message, message};
+use crate::table::{fixed_message, message};
 use crate::{ClientId, Epoch, Seq, StreamId};
 
 message! {

@@ -10,8 +10,8 @@ use crate::layout::{MAX_DIMS, SLOT_LEN};
 use crate::message::SCHEMA_WIRE;
 use crate::sbe::{
     ArraySink, Body, Field, MESSAGE_HEADER_LEN, MessageHeader, Reader, Reserved, SCHEMA_VERSION,
-    body,
 };
+use crate::table::body;
 use crate::tensor::{Tensor, TensorBlock, TensorHeader, TensorReject};
 use crate::{MonoNanos, PoolId, Seq};
 

@@ -5,7 +5,8 @@
 //! drivers in use fill differently.
 
 use crate::layout::{LAYOUT_VERSION, MAGIC, SLOT_LEN, SUPERBLOCK_LEN, is_stride};
-use crate::sbe::{ArraySink, Body, Reader, body, wire_enum};
+use crate::sbe::{ArraySink, Body, Reader};
+use crate::table::{body, wire_enum};
 use crate::{Epoch, MonoNanos, PoolId, StreamId};
 
 wire_enum! {

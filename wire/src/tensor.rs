@@ -4,7 +4,8 @@
 //! takes.
 
 use crate::layout::MAX_DIMS;
-use crate::sbe::{Reserved, body, wire_enum};
+use crate::sbe::Reserved;
+use crate::table::{body, wire_enum};
 
 wire_enum! {
     /// Type of one element. The schema's UNKNOWN is `Unknown(0)`; 12 is not assigned.
