@@ -122,7 +122,8 @@ impl Subscription for RusteronSubscription {
             if let Err(dead) = self.shared.check() {
                 return if count == 0 { Err(dead) } else { Ok(count) };
             }
-            if self.images.some_gone.swap(false, Ordering::Acquire) {
+            if self.images.some_gone.load(Ordering::Acquire) {
+                self.images.some_gone.store(false, Ordering::Release);
                 for session in std::mem::take(&mut *lock(&self.images.gone)) {
                     self.assembler.forget(session);
                 }
