@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use tensorpool_driver_core::{EpochKey, OpId, RegionSet, RegionsError};
@@ -182,12 +182,7 @@ impl Worker {
     fn run(mut self, inbox: &Receiver<Job>) {
         while let Ok(first) = inbox.recv() {
             let mut batch = vec![first];
-            loop {
-                match inbox.try_recv() {
-                    Ok(job) => batch.push(job),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
-            }
+            batch.extend(inbox.try_iter());
             if !self.work(batch) {
                 return;
             }

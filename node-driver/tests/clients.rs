@@ -49,7 +49,7 @@ impl Load {
                     }
                     Err(other) => panic!("{other}"),
                 }
-                if number % 64 == 0 {
+                if number.is_multiple_of(64) {
                     std::thread::yield_now();
                 }
             }

@@ -216,11 +216,20 @@ fn the_sample_file_is_valid_and_what_it_comments_out_is_the_default() {
     let sample = std::fs::read_to_string(sample).unwrap();
     for line in sample.lines().filter(|line| line.contains(" = ")) {
         let shown = line.trim_start_matches("# ").trim();
-        let varies = ["require_hugepages", "page_size_bytes", "aeron_dir", "path", "media_driver"];
+        let varies = [
+            "require_hugepages",
+            "page_size_bytes",
+            "aeron_dir",
+            "path",
+            "media_driver",
+        ];
         let inside = line.starts_with(' ') || line.contains("payload_pools");
         if line.starts_with("# ") && (varies.iter().any(|key| shown.starts_with(key))) || inside {
             continue;
         }
-        assert!(printed.lines().any(|line| line == shown), "{shown:?} in\n{printed}");
+        assert!(
+            printed.lines().any(|line| line == shown),
+            "{shown:?} in\n{printed}"
+        );
     }
 }

@@ -167,7 +167,7 @@ impl Mount {
         let path = dir
             .ancestors()
             .find(|path| path.exists())
-            .unwrap_or(Path::new("/"))
+            .unwrap_or_else(|| Path::new("/"))
             .to_owned();
         let failed = |source: rustix::io::Errno| BudgetError::Mount {
             path: dir.to_owned(),

@@ -15,6 +15,7 @@ mod print;
 mod raw;
 mod read;
 mod settings;
+mod shapes;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,227 @@
+//! Everything that reaches the duty cycle, turned into events for the core.
+
+use tensorpool_driver_core::{Action, Driver, Event, ShutdownMode, config::Access};
+use tensorpool_transport::port::{CloseReason, Inbound, ServerPort};
+use tensorpool_wire::{ConnectionId, MonoNanos};
+
+use super::{Fatal, Runtime, SCAN_PERIOD_NS};
+use crate::config;
+use crate::counters::{Counters, WayIn};
+use crate::files::Done;
+use crate::status::Answers;
+
+/// Rounds over one input in one cycle. An input that is not empty after these is polled on in the
+/// next cycle, and nothing expires until then.
+const POLL_ROUNDS: usize = 64;
+
+impl Runtime {
+    /// Polls both ways in. The flag says whether both were empty at the end.
+    pub(super) fn poll_inputs(&mut self, now: MonoNanos, out: &mut Vec<Action>) -> (usize, bool) {
+        let mut work = 0;
+        let mut emptied = true;
+        if let Some(socket) = &mut self.socket {
+            let (core, counters, answers) = (&mut self.core, &mut self.counters, &mut self.answers);
+            let mut rounds = 0;
+            loop {
+                let polled = socket.poll(now, &mut |inbound| {
+                    take(now, inbound, WayIn::Socket, core, counters, answers, out);
+                });
+                match polled {
+                    Ok(0) => break,
+                    Ok(count) => work += count,
+                    Err(dead) => {
+                        // Only the kernel can take epoll away. Without a way in nobody is served.
+                        tracing::error!(error = %dead, "the socket failed");
+                        self.fatal = Some(Fatal::Socket(dead.to_string()));
+                        core.handle(now, Event::Shutdown(ShutdownMode::Handover), out);
+                        break;
+                    }
+                }
+                rounds += 1;
+                if rounds >= POLL_ROUNDS {
+                    emptied = false;
+                    break;
+                }
+            }
+        }
+        if let Some(aeron) = &mut self.aeron {
+            let (core, answers) = (&mut self.core, &mut self.answers);
+            let mut received = Counters::default();
+            let mut rounds = 0;
+            loop {
+                let count = aeron.poll(now, &mut self.counters, &mut |inbound| {
+                    let counters = &mut received;
+                    take(now, inbound, WayIn::Aeron, core, counters, answers, out);
+                });
+                work += count;
+                rounds += 1;
+                if count == 0 {
+                    break;
+                }
+                if rounds >= POLL_ROUNDS {
+                    emptied = false;
+                    break;
+                }
+            }
+            for (way, count) in received.received {
+                Counters::add(&mut self.counters.received, way, count);
+            }
+        }
+        (work, emptied)
+    }
+
+    pub(super) fn take_done(&mut self, now: MonoNanos, out: &mut Vec<Action>) -> usize {
+        let mut work = 0;
+        while let Some(done) = self.files.next_done() {
+            work += 1;
+            let event = match done {
+                Done::Persisted { op, result: Ok(()) } => {
+                    self.counters.epochs_persisted += 1;
+                    Event::EpochPersisted { op }
+                }
+                Done::Persisted {
+                    op,
+                    result: Err(error),
+                } => {
+                    self.fail("persist", &error);
+                    Event::EpochPersistFailed { op, error }
+                }
+                Done::Created {
+                    op,
+                    key,
+                    result: Ok(created),
+                } => {
+                    self.epochs.insert(key, created);
+                    Event::RegionsReady { op }
+                }
+                Done::Created {
+                    op,
+                    key: _,
+                    result: Err(error),
+                } => {
+                    self.fail("create", &error.to_string());
+                    Event::RegionsFailed { op, error }
+                }
+                Done::Removed { op, result: Ok(()) } => Event::EpochRemoved { op },
+                Done::Removed {
+                    op,
+                    result: Err(error),
+                } => {
+                    self.fail("remove", &error);
+                    Event::EpochRemoveFailed { op, error }
+                }
+                Done::CannotLock { error } => {
+                    tracing::error!(error, "memory cannot be locked; ending");
+                    self.fatal = Some(Fatal::CannotLock(error));
+                    self.ending = true;
+                    Event::Shutdown(ShutdownMode::Drain)
+                }
+                Done::Scanned(found) => {
+                    let alive = crate::scan::others_alive(&found);
+                    self.scan_at = alive.then(|| now.saturating_add(SCAN_PERIOD_NS));
+                    Event::EpochsFound(found)
+                }
+            };
+            self.core.handle(now, event, out);
+        }
+        work
+    }
+
+    fn fail(&mut self, operation: &'static str, error: &str) {
+        Counters::bump(&mut self.counters.file_failures, operation);
+        tracing::warn!(operation, error, "a file operation failed");
+    }
+
+    pub(super) fn take_signals(&mut self, now: MonoNanos, out: &mut Vec<Action>) {
+        if self.signals.take_reload() {
+            self.log_filter.reload();
+        }
+        if self.signals.end_requested() && !self.ending {
+            self.ending = true;
+            let mode = match self.shutdown_mode {
+                config::ShutdownMode::Drain => ShutdownMode::Drain,
+                config::ShutdownMode::Handover => ShutdownMode::Handover,
+            };
+            tracing::info!(mode = self.shutdown_mode.name(), "asked to end");
+            self.core.handle(now, Event::Shutdown(mode), out);
+        }
+    }
+}
+
+/// Turns what a port hands over into an event.
+fn take(
+    now: MonoNanos,
+    inbound: Inbound<'_>,
+    way: WayIn,
+    core: &mut Driver,
+    counters: &mut Counters,
+    answers: &mut Answers,
+    out: &mut Vec<Action>,
+) {
+    let event = match inbound {
+        Inbound::Opened {
+            connection,
+            attachment: _,
+            pid,
+            uid,
+        } => {
+            tracing::debug!(connection = connection.0, pid, uid, "connected");
+            Event::ConnectionOpened {
+                connection,
+                access: Access::everything(),
+                pid,
+                uid,
+            }
+        }
+        Inbound::Refused {
+            attachment: _,
+            uid,
+            text,
+        } => {
+            tracing::debug!(uid, text, "a connection was refused");
+            return;
+        }
+        Inbound::Message {
+            origin,
+            stream,
+            bytes,
+        } => {
+            Counters::bump(&mut counters.received, way);
+            Event::Message {
+                origin,
+                stream,
+                bytes,
+            }
+        }
+        Inbound::Closing {
+            connection,
+            why,
+            text,
+        } => {
+            tracing::warn!(
+                connection = connection.0,
+                reason = why.label(),
+                text,
+                "a connection is cut off"
+            );
+            Event::ConnectionClosing {
+                connection,
+                text: text.to_owned(),
+            }
+        }
+        Inbound::Closed { connection, why } => {
+            closed(connection, why, answers);
+            Event::ConnectionClosed { connection }
+        }
+    };
+    core.handle(now, event, out);
+}
+
+fn closed(connection: ConnectionId, why: CloseReason, answers: &mut Answers) {
+    tracing::debug!(
+        connection = connection.0,
+        reason = why.label(),
+        "disconnected"
+    );
+    answers.remove(connection);
+}
