@@ -2,8 +2,10 @@
 //!
 //! Contract with the wiring:
 //! - Messages to one destination go out in the order of their actions.
-//! - [`Action::PersistEpoch`], [`Action::CreateRegions`] and [`Action::RemoveEpoch`] are done one
-//!   after the other, in order, off the duty cycle. Each is answered by exactly one event.
+//! - [`Action::CreateRegions`] and [`Action::RemoveEpoch`] are done one after the other, in order, off
+//!   the duty cycle, since a creation may need the space of the removals before it;
+//!   [`Action::PersistEpoch`] likewise, and neither has to wait for the other. Each is answered by
+//!   exactly one event.
 //! - [`Action::StopRelay`] takes effect before any later action.
 
 use tensorpool_wire::{

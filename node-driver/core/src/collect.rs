@@ -8,6 +8,7 @@ use crate::deadline::Due;
 use crate::driver::Driver;
 use crate::epoch::{Keep, RecordState};
 use crate::event::{OpId, Owner};
+use crate::provision::Effect;
 
 impl Driver {
     /// Removes what may go of one stream, and comes back when more may.
@@ -146,7 +147,7 @@ impl Driver {
 
     /// Asks for the removal of a directory.
     pub(crate) fn remove(&mut self, key: EpochKey, why: RemoveReason, out: &mut Vec<Action>) {
-        let op = self.ops.begin(key);
+        let op = self.ops.begin(Effect::Remove, key);
         if let Some(record) = self.epochs.get_mut(key) {
             record.state = RecordState::Removing { op };
         }
@@ -165,7 +166,9 @@ impl Driver {
         result: Result<(), String>,
         out: &mut Vec<Action>,
     ) {
-        let Some(key) = self.ops.end(op) else { return };
+        let Some(key) = self.ops.end(Effect::Remove, op) else {
+            return;
+        };
         let Some(record) = self.epochs.get_mut(key) else {
             return;
         };

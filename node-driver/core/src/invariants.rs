@@ -12,13 +12,14 @@ use crate::driver::Driver;
 use crate::epoch::RecordState;
 use crate::event::{Event, OpId};
 use crate::lease::LeaseRole;
+use crate::provision::Effect;
 use crate::stream::{Phase, Step};
 
 /// Follows events and actions.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     /// Effects under way.
-    open: BTreeMap<OpId, EpochKey>,
+    open: BTreeMap<OpId, (Effect, EpochKey)>,
     persisted: BTreeSet<EpochKey>,
     created: BTreeSet<EpochKey>,
     /// The announced epoch of each stream, until the end of its producer's lease ends it.
@@ -35,26 +36,22 @@ impl Audit {
     pub(crate) fn see(&mut self, event: &Event<'_>) {
         match event {
             Event::EpochPersisted { op } => {
-                if let Some(key) = self.open.remove(op) {
-                    self.persisted.insert(key);
-                }
+                let key = self.end(Effect::Persist, *op);
+                self.persisted.extend(key);
             }
             Event::RegionsReady { op } => {
-                if let Some(key) = self.open.remove(op) {
-                    self.created.insert(key);
-                }
-            }
-            Event::EpochPersistFailed { op, .. }
-            | Event::RegionsFailed { op, .. }
-            | Event::EpochRemoveFailed { op, .. } => {
-                self.open.remove(op);
+                let key = self.end(Effect::Create, *op);
+                self.created.extend(key);
             }
             Event::EpochRemoved { op } => {
-                if let Some(key) = self.open.remove(op) {
+                if let Some(key) = self.end(Effect::Remove, *op) {
                     self.created.remove(&key);
                     self.persisted.remove(&key);
                 }
             }
+            Event::EpochPersistFailed { op, .. } => drop(self.end(Effect::Persist, *op)),
+            Event::RegionsFailed { op, .. } => drop(self.end(Effect::Create, *op)),
+            Event::EpochRemoveFailed { op, .. } => drop(self.end(Effect::Remove, *op)),
             Event::RegionPoisoned { stream, epoch } => {
                 if self.current.get(stream) == Some(epoch) {
                     self.current.remove(stream);
@@ -72,18 +69,24 @@ impl Audit {
         }
     }
 
+    fn end(&mut self, effect: Effect, op: OpId) -> Option<EpochKey> {
+        let (_, key) = *self.open.get(&op).filter(|(asked, _)| *asked == effect)?;
+        self.open.remove(&op);
+        Some(key)
+    }
+
     pub(crate) fn record(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
                 Action::Send { message, .. } => self.sent(message),
                 Action::PersistEpoch { op, key } => {
-                    self.open.insert(*op, *key);
+                    self.open.insert(*op, (Effect::Persist, *key));
                     let highest = self.highest.insert(key.stream, key.epoch);
                     assert!(highest < Some(key.epoch), "epochs of {key:?} rise strictly");
                     assert!(self.begun.insert(key.epoch), "epoch of {key:?} is unique");
                 }
                 Action::CreateRegions { op, regions } => {
-                    self.open.insert(*op, regions.key);
+                    self.open.insert(*op, (Effect::Create, regions.key));
                 }
                 Action::RemoveEpoch { op, key, .. } => {
                     assert_ne!(
@@ -91,7 +94,7 @@ impl Audit {
                         Some(&key.epoch),
                         "a current path is never removed: {key:?}"
                     );
-                    self.open.insert(*op, *key);
+                    self.open.insert(*op, (Effect::Remove, *key));
                 }
                 Action::RefreshActivity { key } => self.must_exist(*key),
                 Action::StartRelay { key } => self.must_exist(*key),

@@ -18,24 +18,34 @@ use crate::lease::{Asker, LeaseRole};
 use crate::refusal::Refusal;
 use crate::stream::{Current, Making, Phase, Step};
 
+/// What can be asked for and fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Persist,
+    Create,
+    Remove,
+}
+
 /// Effects that were asked for and not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Ops {
     last: u64,
-    open: BTreeMap<OpId, EpochKey>,
+    open: BTreeMap<OpId, (Effect, EpochKey)>,
 }
 
 impl Ops {
-    pub(crate) fn begin(&mut self, key: EpochKey) -> OpId {
+    pub(crate) fn begin(&mut self, effect: Effect, key: EpochKey) -> OpId {
         self.last += 1;
         let op = OpId(self.last);
-        self.open.insert(op, key);
+        self.open.insert(op, (effect, key));
         op
     }
 
-    /// Takes an effect's result, once.
-    pub(crate) fn end(&mut self, op: OpId) -> Option<EpochKey> {
-        self.open.remove(&op)
+    /// Takes an effect's result, once. The result of another kind of effect is none.
+    pub(crate) fn end(&mut self, effect: Effect, op: OpId) -> Option<EpochKey> {
+        let (_, key) = *self.open.get(&op).filter(|(asked, _)| *asked == effect)?;
+        self.open.remove(&op);
+        Some(key)
     }
 
     pub(crate) fn is_open(&self, op: OpId) -> bool {
@@ -73,8 +83,8 @@ impl Driver {
         let key = EpochKey { stream: id, epoch };
         let regions = self.config.identity.region_set(key, &stream.profile);
         self.epochs.begin(key, regions.bytes, self.now);
-        let persist = self.ops.begin(key);
-        let create = self.ops.begin(key);
+        let persist = self.ops.begin(Effect::Persist, key);
+        let create = self.ops.begin(Effect::Create, key);
         stream.phase = Phase::Making {
             making: Making {
                 key,
@@ -101,7 +111,9 @@ impl Driver {
         result: Result<(), String>,
         out: &mut Vec<Action>,
     ) {
-        let Some(key) = self.ops.end(op) else { return };
+        let Some(key) = self.ops.end(Effect::Persist, op) else {
+            return;
+        };
         // A number that reached the journal for an epoch that was given up is merely never used.
         let making = self.making_of(key);
         let Some(making) = making.filter(|making| making.persist == Step::Asked(op)) else {
@@ -125,7 +137,9 @@ impl Driver {
         result: Result<(), RegionsError>,
         out: &mut Vec<Action>,
     ) {
-        let Some(key) = self.ops.end(op) else { return };
+        let Some(key) = self.ops.end(Effect::Create, op) else {
+            return;
+        };
         if result.is_ok()
             && let Some(record) = self.epochs.get_mut(key)
         {
@@ -175,7 +189,7 @@ impl Driver {
             bytes,
             error: error.clone(),
         }));
-        let op = self.ops.begin(key);
+        let op = self.ops.begin(Effect::Create, key);
         let due = self.now.saturating_add(self.config.timing.op_timeout_ns);
         self.deadlines.set(due, Due::Making(key.stream));
         if let Some(making) = self.making_of(key) {

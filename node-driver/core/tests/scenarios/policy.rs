@@ -8,7 +8,7 @@ use crate::assert_transcript;
 use crate::rig::*;
 
 fn change(rig: &mut Rig, policy: PolicySpec) -> Vec<Action> {
-    let policy = policy.validate(&[]).unwrap();
+    let policy = policy.validate(&[]).expect("the policy is valid");
     rig.event(Event::PolicyChanged(Box::new(policy)))
 }
 

@@ -129,7 +129,7 @@ impl Rig {
         let mut spec = spec();
         change(&mut spec);
         let first_lease = spec.first_lease_id;
-        let config = spec.validate().unwrap();
+        let config = spec.validate().expect("the configuration is valid");
         let mut rig = Self {
             driver: Driver::restore(config, restored),
             now: START,
@@ -183,7 +183,7 @@ impl Rig {
         let actions = self.event(Event::ConnectionOpened {
             connection: ConnectionId(connection),
             access,
-            pid: 4_000 + u32::try_from(connection).unwrap(),
+            pid: 4_000 + u32::try_from(connection).expect("a small number"),
             uid: 1_000,
         });
         assert_eq!(actions, []);
@@ -239,11 +239,11 @@ impl Rig {
         assert_eq!(answer.code, ResponseCode::Ok, "{}", answer.error_message);
         Held {
             origin,
-            lease: answer.lease_id.unwrap(),
-            stream: answer.stream_id.unwrap(),
+            lease: answer.lease_id.expect("OK has it"),
+            stream: answer.stream_id.expect("OK has it"),
             client,
             role,
-            epoch: answer.epoch.unwrap(),
+            epoch: answer.epoch.expect("OK has it"),
         }
     }
 
@@ -450,19 +450,19 @@ pub(crate) fn success(action: &Action) -> Option<Event<'static>> {
 }
 
 pub(crate) fn persist_op(actions: &[Action]) -> OpId {
-    let ops = actions.iter().filter_map(|action| match action {
+    let mut ops = actions.iter().rev().filter_map(|action| match action {
         Action::PersistEpoch { op, .. } => Some(*op),
         _ => None,
     });
-    ops.last().expect("an epoch is persisted")
+    ops.next().expect("an epoch is persisted")
 }
 
 pub(crate) fn create_op(actions: &[Action]) -> OpId {
-    let ops = actions.iter().filter_map(|action| match action {
+    let mut ops = actions.iter().rev().filter_map(|action| match action {
         Action::CreateRegions { op, .. } => Some(*op),
         _ => None,
     });
-    ops.last().expect("regions are created")
+    ops.next().expect("regions are created")
 }
 
 pub(crate) fn no_space() -> RegionsError {

@@ -24,7 +24,7 @@ impl Random {
 
     /// True once in `of` times; never if 0.
     pub(crate) const fn once_in(&mut self, of: u64) -> bool {
-        of != 0 && self.next() % of == 0
+        of != 0 && self.next().is_multiple_of(of)
     }
 }
 

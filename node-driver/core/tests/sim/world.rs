@@ -61,7 +61,10 @@ pub(crate) struct World {
     incarnation: u64,
     wide: bool,
     inbound: BTreeMap<(u64, u64), Inbound>,
-    work: VecDeque<(u64, Work)>,
+    /// Files are made and removed in order, and the journal is written in order; neither waits for
+    /// the other.
+    files: VecDeque<(u64, Work)>,
+    journaling: VecDeque<(u64, Work)>,
     results: VecDeque<Event<'static>>,
     journal: Option<Epoch>,
     disk: BTreeMap<EpochKey, Directory>,
@@ -157,7 +160,8 @@ impl World {
             incarnation: 0,
             wide: false,
             inbound: BTreeMap::new(),
-            work: VecDeque::new(),
+            files: VecDeque::new(),
+            journaling: VecDeque::new(),
             results: VecDeque::new(),
             journal: None,
             disk: BTreeMap::new(),
@@ -325,7 +329,7 @@ impl World {
             self.tell(event);
         }
         self.tell(Event::Tick);
-        if self.now % SECOND == 0
+        if self.now.is_multiple_of(SECOND)
             && let Some(driver) = &self.driver
         {
             let leases = usize::try_from(driver.status().leases).expect("few leases");
@@ -469,9 +473,11 @@ impl World {
         self.say(&format!("driver crashes {why}"));
         self.crashes += 1;
         self.injected += 1;
-        if let Some((_, work)) = self.work.pop_front()
-            && self.random.once_in(2)
-        {
+        let in_hand = [self.files.pop_front(), self.journaling.pop_front()];
+        for (_, work) in in_hand.into_iter().flatten() {
+            if self.random.once_in(2) {
+                continue;
+            }
             match work {
                 Work::Persist(_, key) => self.journal = self.journal.max(Some(key.epoch)),
                 Work::Create(_, regions) => {
@@ -497,7 +503,8 @@ impl World {
         self.driver_back_at = self.now + delay;
         self.oracle.driver_gone();
         self.inbound.clear();
-        self.work.clear();
+        self.files.clear();
+        self.journaling.clear();
         self.results.clear();
         for index in 0..self.processes.len() {
             if let Way::Socket {
@@ -516,18 +523,33 @@ impl World {
         if self.random.once_in(self.faults.slow_work) {
             delay += self.random.between(10, 350) * STEP;
         }
-        let after = self.work.back().map_or(0, |(at, _)| *at);
-        self.work.push_back((after.max(self.now + delay), work));
+        let queue = match work {
+            Work::Persist(..) => &mut self.journaling,
+            Work::Create(..) | Work::Remove(..) => &mut self.files,
+        };
+        let after = queue.back().map_or(0, |(at, _)| *at);
+        queue.push_back((after.max(self.now + delay), work));
     }
 
     fn run_worker(&mut self) {
-        while let Some((at, _)) = self.work.front()
-            && *at <= self.now
-            && let Some((_, work)) = self.work.pop_front()
-        {
-            let result = self.do_work(work);
-            self.results.push_back(result);
+        for journal in [true, false] {
+            while let Some(work) = self.next_work(journal) {
+                let result = self.do_work(work);
+                self.results.push_back(result);
+            }
         }
+    }
+
+    fn next_work(&mut self, journal: bool) -> Option<Work> {
+        let queue = if journal {
+            &mut self.journaling
+        } else {
+            &mut self.files
+        };
+        if queue.front()?.0 > self.now {
+            return None;
+        }
+        queue.pop_front().map(|(_, work)| work)
     }
 
     fn do_work(&mut self, work: Work) -> Event<'static> {
