@@ -126,7 +126,7 @@ fn echo(mut end: impl End, stop: &AtomicBool) {
             }
         }
         spins = spins.wrapping_add(1);
-        if spins % 4096 == 0 {
+        if spins.is_multiple_of(4096) {
             end.work();
         }
     }
@@ -147,7 +147,7 @@ fn round(end: &mut impl End) -> u64 {
         let mut spins = 0_u32;
         while !end.receive(&mut message) {
             spins += 1;
-            if spins % 4096 == 0 {
+            if spins.is_multiple_of(4096) {
                 end.work();
             }
         }

@@ -195,7 +195,7 @@ mod media_driver_aeron_rs {
     fn a_media_driver_that_stops_is_an_error_of_the_next_cycles() {
         let media = Media::fast();
         let mut config = AeronConfig::new(&media.dir);
-        config.driver_timeout = Duration::from_millis(500);
+        config.driver_timeout = Duration::from_secs(1);
         let mut client = AeronRsClient::connect(&config).expect("a live media driver");
         let mut publication = client
             .add_publication("aeron:ipc", 10)

@@ -232,7 +232,7 @@ fn media_driver_killed_under_both_ends_is_an_error_and_both_come_back() {
     let clock = Clock(Instant::now());
     let config = RusteronConfig {
         dir: dir.clone(),
-        driver_timeout: Duration::from_millis(500),
+        driver_timeout: Duration::from_secs(1),
     };
     let connect = || RusteronClient::connect(&config).map_err(|error| error.to_string());
     let mut server = Reconnecting::new(Backoff::default(), || {
