@@ -1,36 +1,23 @@
 //! Prints what arrives: `cargo run --example consumer -- camera/front`
 use std::time::Duration;
-
 use tensorpool_client::{Consumer, PollError};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let stream = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "camera/front".to_owned());
+    let stream = std::env::args().nth(1);
+    let stream = stream.unwrap_or_else(|| "camera/front".to_owned());
     let mut consumer = Consumer::builder(stream).build()?;
-    let mut pixels = Vec::new();
     loop {
         match consumer.wait(Duration::from_secs(1)) {
             Ok(Some(frame)) => {
-                pixels.resize(frame.bytes().len(), 0);
-                // The producer may be faster than we are: the copy says so if it was.
-                if let Err(lost) = frame.copy_to(&mut pixels) {
-                    println!("frame {} is lost: {lost}", frame.seq());
-                    continue;
-                }
+                // The copy is checked: a producer that was faster than we are is an error here.
+                let pixels = frame.to_vec()?;
                 let sum: u64 = pixels.iter().map(|&pixel| u64::from(pixel)).sum();
-                println!(
-                    "frame {} {:?} {:?} sum {sum}",
-                    frame.seq(),
-                    frame.dtype(),
-                    frame.shape()
-                );
+                let (seq, dtype, shape) = (frame.seq(), frame.dtype(), frame.shape());
+                println!("frame {seq}: {dtype:?} {shape:?}, sum {sum}");
             }
-            Ok(None) => println!(
-                "nothing for a second; dropped: {:?}",
-                consumer.stats().drops().collect::<Vec<_>>()
-            ),
-            Err(PollError::LeaseEnded(end)) => println!("{end}; attaching again"),
+            Ok(None) => println!("nothing for a second, {:?}", consumer.stats()),
+            // The client attaches again by itself.
+            Err(PollError::LeaseEnded(end)) => println!("{end}"),
             Err(error) => return Err(error.into()),
         }
     }

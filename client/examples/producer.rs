@@ -1,7 +1,7 @@
 //! Publishes a moving gradient, 30 images a second: `cargo run --example producer -- camera/front`
 use std::time::Duration;
 
-use tensorpool_client::{Dtype, Metadata, Producer, TensorSpec};
+use tensorpool_client::{ClaimError, Dtype, Metadata, Producer, TensorSpec};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stream = std::env::args()

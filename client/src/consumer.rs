@@ -389,6 +389,7 @@ impl Consumer {
         Ok(None)
     }
 
+    // spec: X-1-9 X-1-10 X-1-11 X-1-12 X-1-14 X-1-15 X-1-16 X-1-17 X-1-21
     fn look_at_ring(&mut self) -> Looked {
         let Some(reading) = &mut self.reading else {
             return Looked::Nothing;

@@ -190,11 +190,31 @@ fn connect_hint(error: &ConnectError) -> String {
             format!("no driver listens at {path}; the file is left from one that stopped")
         }
         io::ErrorKind::PermissionDenied => format!(
-            "permission denied on the driver's socket {path}; join the group that owns it, or widen the \
-             driver's socket.mode"
+            "permission denied on the driver's socket {path}{}; join the group that owns it, or widen \
+             the driver's socket.mode",
+            owner_of(error)
         ),
         _ => format!("the driver's socket {path} cannot be used"),
     }
+}
+
+/// Mode and owner of the socket, where they can be seen.
+fn owner_of(error: &ConnectError) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let path = match error {
+        ConnectError::NoDriver { path, .. } | ConnectError::Failed { path, .. } => path,
+    };
+    std::fs::metadata(path).map_or_else(
+        |_| String::new(),
+        |it| {
+            format!(
+                " (mode {:o}, uid {}, gid {})",
+                it.mode() & 0o777,
+                it.uid(),
+                it.gid()
+            )
+        },
+    )
 }
 
 /// The fix for a refusal, by the texts that drivers send.

@@ -108,7 +108,8 @@ impl<'a> Frame<'a> {
     }
 
     /// When the frame was captured, `CLOCK_MONOTONIC` unless the producer says otherwise. This is the
-    /// slot's time, never the descriptor's (W-10.2.1-9).
+    /// slot's time, never the descriptor's.
+    // spec: W-10.2.1-9
     #[must_use]
     pub const fn timestamp_ns(&self) -> Option<MonoNanos> {
         self.found.slot.timestamp_ns

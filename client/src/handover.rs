@@ -230,7 +230,7 @@ impl<T> Seat<T> {
 mod tests {
     use super::*;
 
-    // spec: X-2-66
+    // spec: X-2-65 X-2-66
     #[test]
     fn an_end_is_told_before_the_mapping_that_followed_it() {
         let handover = Handover::new();

@@ -463,6 +463,7 @@ impl LeaseMachine {
         }
     }
 
+    // spec: D-4.7-1 D-4.9-10
     fn end_lease(&mut self, now: MonoNanos, end: LeaseEnd, out: &mut Vec<LeaseAction>) {
         let in_use = self.usable_lease().is_some();
         self.carried = None;

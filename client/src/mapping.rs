@@ -139,7 +139,8 @@ impl Life {
     }
 }
 
-/// A consumer's mapping of one epoch.
+/// A consumer's mapping of one epoch. Unmapped when the last frame, consumer and conductor let go.
+// spec: X-2-67
 #[derive(Debug)]
 pub(crate) struct Mapped {
     pub(crate) life: Life,

@@ -61,7 +61,7 @@ fn endpoint(channel: &str, stream: u32) -> Option<(String, i32)> {
 impl OwnStreams {
     /// Obeys an assignment. Empty fields change nothing: a consumer that was assigned a stream keeps
     /// it until it is gone.
-    // spec: W-5-1 W-5-4
+    // spec: W-5-1 W-5-2 W-5-4
     pub(super) fn assign(&mut self, config: &ConsumerConfig, link: &mut Link, to: To<'_>) {
         let id = config.consumer_id;
         let wanted = (

@@ -95,6 +95,7 @@ impl LeaseMachine {
     }
 
     /// Sends the attach: the unanswered one again, else a new one.
+    // spec: D-4.2-1 D-4.2-2 D-4.8-2
     pub(super) fn attach(&mut self, now: MonoNanos, out: &mut Vec<LeaseAction>) {
         let again = match core::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Backoff { unanswered, .. } => unanswered.map(|attempt| attempt.request),

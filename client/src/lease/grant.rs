@@ -14,7 +14,8 @@ const HEADER_SLOT_BYTES: u16 = 256;
 /// resolved and the regions not yet looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The lease. Opaque, only valid with this driver process (D-4.8-3).
+    /// The lease. Opaque, only valid with this driver process.
+    // spec: D-4.8-3
     pub lease: LeaseId,
     /// The stream; the driver's choice where 0 was asked for.
     pub stream: StreamId,

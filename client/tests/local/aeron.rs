@@ -142,7 +142,39 @@ fn descriptors_that_nobody_reads_cost_descriptors_and_no_frame() {
     assert_eq!(ring.stats().drops().count(), 0);
 }
 
-// spec: W-5-1 W-10.1.2-5 W-10.1.3-3 W-5-4
+// spec: W-10.1.3-2 W-10.1.3-5
+#[test]
+fn a_consumer_that_is_declined_stays_on_the_shared_descriptors() {
+    use tensorpool_wire::{Bool, ConsumerConfig, Mode, Role};
+    let (peer, options) = start();
+    let mut producer = producer(&options).build().expect("attached");
+    let mut consumer = consumer(&options)
+        .own_streams(31_008, 32_008)
+        .build()
+        .expect("attached");
+    peer.with(|state| {
+        let (_, lease) = state.lease_of(Role::Consumer).unwrap();
+        let config = ConsumerConfig {
+            stream_id: STREAM,
+            consumer_id: lease.client,
+            use_shm: Bool::True,
+            mode: Mode::Stream,
+            descriptor_stream_id: 0,
+            control_stream_id: 0,
+            payload_fallback_uri: String::new(),
+            descriptor_channel: String::new(),
+            control_channel: String::new(),
+        };
+        state.send(
+            lease.connection,
+            tensorpool_transport::LogicalStream::Control,
+            config,
+        );
+    });
+    connect(&mut producer, &mut consumer);
+}
+
+// spec: W-5-1 W-5-2 W-5-5 W-10.1.2-5 W-10.1.3-3 W-5-4
 #[test]
 fn a_consumer_that_asks_gets_descriptors_of_its_own() {
     let (_peer, options) = start();

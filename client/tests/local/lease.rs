@@ -260,6 +260,7 @@ fn a_second_producer_is_told_who_is_in_the_way_and_what_to_do() {
     assert!(error.contains("stop the other one"), "{error}");
 }
 
+// spec: DI-3-2 DI-4.3-2 DI-7-2
 #[test]
 fn an_unknown_stream_is_an_error_at_once_that_names_the_driver_asked() {
     let peer = Peer::start();
@@ -273,6 +274,46 @@ fn an_unknown_stream_is_an_error_at_once_that_names_the_driver_asked() {
             assert!(error.to_string().contains(&socket), "{error}");
         }
         other => panic!("{other:?}"),
+    }
+}
+
+// spec: DI-5.2-8
+#[test]
+fn discovery_results_that_cannot_be_used_count_for_nothing() {
+    use tensorpool_wire::{DiscoveryResponse, DiscoveryStatus};
+    type Spoil = fn(&mut DiscoveryResponse);
+    let cases: [(&str, Spoil); 6] = [
+        ("no_such_stream", |r| {
+            r.results[0].driver_control_channel.clear()
+        }),
+        ("no_such_stream", |r| {
+            r.results[0].driver_control_stream_id = 0
+        }),
+        ("no_such_stream", |r| {
+            r.results[0].payload_pools[0].pool_nslots = 1
+        }),
+        ("no_such_stream", |r| {
+            r.results[0].data_source_name = "Camera/Front".into()
+        }),
+        ("no_such_stream", |r| r.status = DiscoveryStatus::Error),
+        ("silent", |r| r.request_id ^= 1),
+    ];
+    let peer = Peer::start();
+    for (reason, spoil) in cases {
+        peer.with(move |state| state.spoil_discovery = Some(spoil));
+        let built = Consumer::builder(NAME)
+            .client_options(peer.options())
+            .timeout(Duration::from_millis(2_500))
+            .build();
+        match built {
+            Err(BuildError::Attach(error)) => assert_eq!(error.reason(), reason),
+            Err(BuildError::TimedOut {
+                last: Some(error), ..
+            }) => {
+                assert_eq!(error.reason(), reason);
+            }
+            other => panic!("{reason}: {other:?}"),
+        }
     }
 }
 

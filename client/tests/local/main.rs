@@ -4,6 +4,8 @@
 
 #[cfg(feature = "aeron-tests")]
 mod aeron;
+#[cfg(feature = "async")]
+mod executor;
 mod lease;
 #[cfg(feature = "aeron-tests")]
 mod media;

@@ -91,7 +91,7 @@ fn a_slot_that_breaks_a_rule_is_dropped_with_its_reason_and_the_next_frame_comes
     assert_eq!(consumer.stats().dropped(DropReason::EmbeddedHeader), 1);
 }
 
-// spec: X-1-16 X-1-17
+// spec: X-1-16 X-1-17 X-1-21
 #[test]
 fn a_hole_is_passed_over_and_counted_once() {
     let peer = Peer::start();
@@ -109,6 +109,32 @@ fn a_hole_is_passed_over_and_counted_once() {
     });
     assert_eq!(second, Seq(2));
     assert_eq!(consumer.stats().dropped(DropReason::Hole), 1);
+}
+
+// spec: X-1-11 X-1-12
+#[test]
+fn a_slot_that_is_marked_with_a_foreign_or_impossible_number_costs_one_frame() {
+    use std::os::unix::fs::FileExt;
+    let peer = Peer::start();
+    let mut writer = writer(&peer);
+    let mut consumer = consumer(&peer).build().expect("attached");
+    let ring = peer.with(|state| {
+        let path = state.directory().join("header.ring");
+        std::fs::OpenOptions::new().write(true).open(path).unwrap()
+    });
+    let mark = |index: u64, word: u64| {
+        ring.write_all_at(&word.to_le_bytes(), 64 + index * 256)
+            .unwrap()
+    };
+    // Slot 0 says frame 5, whose place is slot 5; slot 1 a number that no frame has.
+    mark(0, 5 << 1 | 1);
+    assert_eq!(seqs(&mut consumer), []);
+    assert_eq!(consumer.stats().dropped(DropReason::Remarked), 1);
+    mark(1, u64::MAX);
+    assert_eq!(seqs(&mut consumer), []);
+    assert_eq!(consumer.stats().dropped(DropReason::SeqOutOfRange), 1);
+    writer.begin(Seq(2), 0).unwrap().commit(&header(2).encode());
+    assert_eq!(seqs(&mut consumer), [2]);
 }
 
 // spec: X-1-29 X-1-30

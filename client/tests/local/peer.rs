@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) heard: Vec<Message>,
     /// How attaches are answered beside the truth.
     pub(crate) spoil: Option<fn(&mut ShmAttachResponse)>,
+    /// How discovery is answered beside the truth.
+    pub(crate) spoil_discovery: Option<fn(&mut DiscoveryResponse)>,
     /// Time granted per lease, in nanoseconds.
     pub(crate) grant_ns: u64,
     pub(crate) is_announcing: bool,
@@ -188,6 +190,7 @@ impl State {
             leases: BTreeMap::new(),
             heard: Vec::new(),
             spoil: None,
+            spoil_discovery: None,
             grant_ns: 3_000_000_000,
             is_announcing: true,
             announce_at: MonoNanos(0),
@@ -466,12 +469,15 @@ impl State {
                 driver_control_channel: "socket".into(),
             });
         }
-        let response = DiscoveryResponse {
+        let mut response = DiscoveryResponse {
             request_id: request.request_id,
             status: DiscoveryStatus::Ok,
             results,
             error_message: String::new(),
         };
+        if let Some(spoil) = self.spoil_discovery {
+            spoil(&mut response);
+        }
         self.send(from, LogicalStream::Discovery, response);
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn seqs(consumer: &mut Consumer) -> Vec<u64> {
     seqs
 }
 
-// spec: D-2.2-1 D-2.3-1 W-8.2-12 W-10.2.1-8 X-2-8 X-2-9
+// spec: D-2.2-1 D-2.3-1 W-8.2-12 W-10.2.1-8 W-10.2.1-9 X-2-8 X-2-9 X-1-8 X-1-9 X-1-12
 #[test]
 fn a_frame_arrives_with_all_that_it_was_given() {
     let peer = Peer::start();
@@ -152,7 +152,7 @@ fn a_consumer_starts_where_it_wants() {
     assert_eq!(seqs(&mut next), [5]);
 }
 
-// spec: W-15.4-1 W-15.4-2 W-15.4-3 X-1-10 X-1-14
+// spec: W-15.4-1 W-15.4-2 W-15.4-3 X-1-10 X-1-13 X-1-14 X-1-15
 #[test]
 fn a_slow_consumer_loses_frames_and_each_is_counted() {
     let peer = Peer::start();
@@ -295,7 +295,7 @@ fn a_number_that_progress_has_named_is_not_used_again() {
     assert!(next > named);
 }
 
-// spec: W-11-1
+// spec: W-11-1 W-11-2
 #[test]
 fn a_rate_that_was_asked_for_is_kept_by_the_frames_own_times() {
     let peer = Peer::start();
@@ -312,9 +312,104 @@ fn a_rate_that_was_asked_for_is_kept_by_the_frames_own_times() {
     // 4 ms apart, at least 10 ms wanted.
     assert_eq!(seen, [0, 3, 6, 9]);
     assert_eq!(consumer.stats().dropped(DropReason::RateLimited), 8);
+    peer.until("the wish in its hello", |state| {
+        use tensorpool_wire::{Message, Mode};
+        let is_it = |message: &Message| match message {
+            Message::ConsumerHello(hello) => {
+                (hello.mode, hello.max_rate_hz) == (Mode::RateLimited, 100)
+            }
+            _ => false,
+        };
+        state.heard.iter().any(is_it).then_some(())
+    });
 }
 
-// spec: W-10.4.1-1 W-15.4-2 W-10.1.2-2
+// spec: X-1-22 X-1-23
+#[test]
+fn a_consumer_that_sleeps_is_woken_by_a_frame() {
+    let peer = Peer::start();
+    let mut producer = producer(&peer);
+    let mut consumer = consumer(&peer).build().expect("attached");
+    // Long after any spinning: the first wait ends without a frame.
+    assert!(consumer.wait(Duration::from_millis(5)).unwrap().is_none());
+    let (waiting, is_waiting) = std::sync::mpsc::channel();
+    let sleeper = std::thread::spawn(move || {
+        waiting.send(()).unwrap();
+        consumer.wait(LONG).unwrap().map(|frame| frame.seq())
+    });
+    is_waiting.recv().unwrap();
+    producer.publish(b"wake").unwrap();
+    assert_eq!(sleeper.join().unwrap(), Some(Seq(0)));
+}
+
+// spec: X-1-24
+#[test]
+fn a_wait_ends_with_its_time_and_not_before() {
+    let peer = Peer::start();
+    let _producer = producer(&peer);
+    let mut consumer = consumer(&peer).build().expect("attached");
+    let began = crate::peer::now();
+    assert!(consumer.wait(Duration::from_millis(20)).unwrap().is_none());
+    assert!(crate::peer::now().saturating_since(began) >= 20_000_000);
+}
+
+// spec: X-1-20
+#[test]
+fn a_producer_that_goes_back_twice_in_one_epoch_makes_its_consumer_map_anew() {
+    use tensorpool_transport::LogicalStream;
+    use tensorpool_wire::{QosProducer, Role};
+    let peer = Peer::start();
+    let mut producer = producer(&peer);
+    let mut consumer = consumer(&peer).build().expect("attached");
+    for _ in 0..5 {
+        producer.publish(b"x").unwrap();
+    }
+    assert_eq!(seqs(&mut consumer), [0, 1, 2, 3, 4]);
+    let memory = consumer.memory().unwrap().expect("mapped");
+    peer.with(|state| {
+        let (_, lease) = state.lease_of(Role::Consumer).unwrap();
+        let qos = QosProducer {
+            stream_id: STREAM,
+            producer_id: state.lease_of(Role::Producer).unwrap().1.client,
+            epoch: state.current.as_ref().unwrap().layout().epoch(),
+            current_seq: Seq(1),
+            watermark: None,
+        };
+        for _ in 0..3 {
+            state.send(lease.connection, LogicalStream::Qos, qos);
+        }
+    });
+    eventually("mapped anew", || (!memory.is_current()).then_some(()));
+    eventually("reading on", || {
+        consumer.next().expect("the lease holds").map(drop)
+    });
+}
+
+// spec: W-5-3 W-10.2.2-6
+#[test]
+fn a_consumer_that_is_gone_is_forgotten_and_nothing_is_told_any_more() {
+    let peer = Peer::start();
+    let mut producer = producer(&peer);
+    let mut listener = consumer(&peer).progress().build().expect("attached");
+    let spec = TensorSpec::bytes(1).unwrap();
+    let mut claim_and_tell = || {
+        let mut claim = producer.claim(&spec).unwrap();
+        claim.progress(1).unwrap();
+        claim.seq()
+    };
+    eventually("somebody listens", || {
+        claim_and_tell();
+        listener.progress()
+    });
+    drop(listener);
+    // A number is used again only if nothing was told about it.
+    eventually("nobody is told", || {
+        std::thread::sleep(Duration::from_millis(100));
+        (claim_and_tell() == claim_and_tell()).then_some(())
+    });
+}
+
+// spec: W-10.4.1-1 W-15.4-2 W-10.1.2-2 W-10.1-6
 #[test]
 fn a_consumer_says_hello_and_reports_what_it_saw() {
     use tensorpool_wire::{Bool, Message, Mode};
@@ -353,6 +448,11 @@ fn a_consumer_says_hello_and_reports_what_it_saw() {
         })
     });
     assert_eq!((qos.drops_gap, qos.drops_late), (0, 0));
+    let announces = peer.with(|state| {
+        let is_one = |message: &&Message| matches!(message, Message::ShmPoolAnnounce(_));
+        state.heard.iter().filter(is_one).count()
+    });
+    assert_eq!(announces, 0, "announcing is the driver's");
     assert_eq!(qos.consumer_id, hello.consumer_id);
     // The producer's own: how many frames there are.
     peer.until("the producer's report", |state| {
