@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take<const N: usize>(&mut self) -> Result<&'a [u8; N], DecodeErrorKind> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
             return Err(DecodeErrorKind::TooShort {
@@ -75,43 +75,32 @@ pub(crate) trait Sink {
 }
 
 impl Sink for Vec<u8> {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 }
 
-/// A writer of exactly `N` bytes, for blocks whose length is known at compile time.
+/// A writer into bytes of which there are enough, for blocks whose length is known at compile time.
 #[derive(Debug)]
-pub(crate) struct ArraySink<const N: usize> {
-    bytes: [u8; N],
-    at: usize,
+pub(crate) struct SliceSink<'a> {
+    rest: &'a mut [u8],
 }
 
-impl<const N: usize> ArraySink<N> {
-    pub(crate) const fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            at: 0,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn finish(self) -> [u8; N] {
-        debug_assert_eq!(self.at, N, "a block writes all of its bytes");
-        self.bytes
+impl<'a> SliceSink<'a> {
+    pub(crate) const fn new(bytes: &'a mut [u8]) -> Self {
+        Self { rest: bytes }
     }
 }
 
-impl<const N: usize> Sink for ArraySink<N> {
-    #[inline]
+impl Sink for SliceSink<'_> {
+    #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
-        let end = self.at.saturating_add(bytes.len());
-        self.bytes
-            .get_mut(self.at..end)
-            .expect("block lengths are checked at compile time")
-            .copy_from_slice(bytes);
-        self.at = end;
+        let (head, rest) = core::mem::take(&mut self.rest)
+            .split_at_mut_checked(bytes.len())
+            .expect("block lengths are checked at compile time");
+        head.copy_from_slice(bytes);
+        self.rest = rest;
     }
 }
 
@@ -133,11 +122,11 @@ macro_rules! primitive {
     ($($ty:ty, null $null:expr;)*) => {$(
         impl Field for $ty {
             const LEN: usize = size_of::<$ty>();
-            #[inline]
+            #[inline(always)]
             fn read(from: &mut Reader<'_>) -> Result<Self, DecodeErrorKind> {
                 Ok(Self::from_le_bytes(*from.take()?))
             }
-            #[inline]
+            #[inline(always)]
             fn write(&self, to: &mut impl Sink) {
                 to.put(&self.to_le_bytes());
             }
@@ -163,11 +152,11 @@ macro_rules! newtype {
     ($($ty:ident($raw:ty), null $null:expr;)*) => {$(
         impl Field for $ty {
             const LEN: usize = <$raw as Field>::LEN;
-            #[inline]
+            #[inline(always)]
             fn read(from: &mut Reader<'_>) -> Result<Self, DecodeErrorKind> {
                 <$raw as Field>::read(from).map(Self)
             }
-            #[inline]
+            #[inline(always)]
             fn write(&self, to: &mut impl Sink) {
                 self.0.write(to);
             }
@@ -194,11 +183,11 @@ newtype! {
 // spec: W-10.1-1, W-10.1-2
 impl<T: Nullable> Field for Option<T> {
     const LEN: usize = T::LEN;
-    #[inline]
+    #[inline(always)]
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeErrorKind> {
         T::read(from).map(|value| (value != T::NULL).then_some(value))
     }
-    #[inline]
+    #[inline(always)]
     fn write(&self, to: &mut impl Sink) {
         self.unwrap_or(T::NULL).write(to);
     }
@@ -206,7 +195,7 @@ impl<T: Nullable> Field for Option<T> {
 
 impl<const N: usize> Field for [i32; N] {
     const LEN: usize = 4 * N;
-    #[inline]
+    #[inline(always)]
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeErrorKind> {
         let mut values = [0; N];
         for value in &mut values {
@@ -214,11 +203,9 @@ impl<const N: usize> Field for [i32; N] {
         }
         Ok(values)
     }
-    #[inline]
+    #[inline(always)]
     fn write(&self, to: &mut impl Sink) {
-        for value in self {
-            value.write(to);
-        }
+        to.put(self.map(i32::to_le_bytes).as_flattened());
     }
 }
 
@@ -228,11 +215,11 @@ pub(crate) struct Reserved<const N: usize>;
 
 impl<const N: usize> Field for Reserved<N> {
     const LEN: usize = N;
-    #[inline]
+    #[inline(always)]
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeErrorKind> {
         from.take::<N>().map(|_| Self)
     }
-    #[inline]
+    #[inline(always)]
     fn write(&self, to: &mut impl Sink) {
         to.put(&[0; N]);
     }

@@ -6,13 +6,13 @@
 //! was overwritten during the copy is for the reader to see: the second look at the commit word is not
 //! in the copy.
 
-use crate::layout::{MAX_DIMS, SLOT_LEN};
+use crate::layout::SLOT_LEN;
 use crate::message::SCHEMA_WIRE;
 use crate::sbe::{
-    ArraySink, Body, Field, MESSAGE_HEADER_LEN, MessageHeader, Reader, Reserved, SCHEMA_VERSION,
+    Body, Field, MESSAGE_HEADER_LEN, MessageHeader, Reader, Reserved, SCHEMA_VERSION, SliceSink,
 };
 use crate::table::body;
-use crate::tensor::{Tensor, TensorBlock, TensorHeader, TensorReject};
+use crate::tensor::{Tensor, TensorBlock, TensorHeader, TensorReject, first};
 use crate::{MonoNanos, PoolId, Seq};
 
 /// Bytes of the embedded message: its header and its block.
@@ -227,10 +227,12 @@ impl SlotHeader {
     /// # Errors
     /// [`SlotReject`], the first rule that is broken.
     // spec: W-8.2-1, W-8.2-2, W-8.2-4, W-8.3-1, W-8.3-6, J-14-2
+    #[inline]
     pub fn decode(bytes: &[u8; SLOT_LEN]) -> Result<Self, SlotReject> {
         Self::read(&mut Reader::new(bytes)).expect("the parts fill a slot, see the asserts above")
     }
 
+    #[inline]
     fn read(from: &mut Reader<'_>) -> Option<Result<Self, SlotReject>> {
         let block = SlotBlock::read(from).ok()?;
         let Some(seq) = Seq::from_committed_word(block.seq_commit) else {
@@ -283,6 +285,7 @@ impl SlotHeader {
     /// [`SlotReject`], the first rule that is broken.
     // spec: W-8.2-6, W-8.2-7, W-8.2-8, W-8.2-10, W-8.2-11, W-8.2-12, W-10.2.1-3, W-10.2.1-4
     // spec: W-10.2.1-5, W-10.2.1-6, W-10.2.1-7, W-15.5-1
+    #[inline]
     pub fn validate(&self, expected: &ExpectedSlot<'_>) -> Result<Slot, SlotReject> {
         if self.seq != expected.seq {
             return Err(SlotReject::Seq {
@@ -344,6 +347,7 @@ impl SlotHeader {
     /// A producer stores bytes 8.. of it, then the commit word, which is the first 8.
     // spec: W-8.3-3, W-8.2-1, W-8.2-2, W-8.2-9, W-13-1
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> [u8; SLOT_LEN] {
         let block = SlotBlock {
             seq_commit: self.seq.committed_word(),
@@ -363,22 +367,16 @@ impl SlotHeader {
             pad_align: Reserved,
             progress_unit: self.tensor.progress_unit,
             progress_stride_bytes: self.tensor.progress_stride_bytes,
-            dims: zero_beyond(ndims, self.tensor.dims),
-            strides: zero_beyond(ndims, self.tensor.strides),
+            dims: first(ndims, &self.tensor.dims),
+            strides: first(ndims, &self.tensor.strides),
             pad: Reserved,
         };
-        let mut sink = ArraySink::<SLOT_LEN>::new();
+        let mut bytes = [0; SLOT_LEN];
+        let mut sink = SliceSink::new(&mut bytes);
         block.write(&mut sink);
         TENSOR_HEADER_LEN.write(&mut sink);
         EMBEDDED.write(&mut sink);
         tensor.write(&mut sink);
-        sink.finish()
+        bytes
     }
-}
-
-fn zero_beyond(ndims: usize, mut values: [i32; MAX_DIMS]) -> [i32; MAX_DIMS] {
-    for value in values.iter_mut().skip(ndims) {
-        *value = 0;
-    }
-    values
 }

@@ -5,7 +5,7 @@
 //! drivers in use fill differently.
 
 use crate::layout::{LAYOUT_VERSION, MAGIC, SLOT_LEN, SUPERBLOCK_LEN, is_stride};
-use crate::sbe::{ArraySink, Body, Reader};
+use crate::sbe::{Body, Reader, SliceSink};
 use crate::table::{body, wire_enum};
 use crate::{Epoch, MonoNanos, PoolId, StreamId};
 
@@ -262,9 +262,9 @@ impl Superblock {
             start_timestamp_ns: self.start_timestamp_ns,
             activity_timestamp_ns: self.activity_timestamp_ns,
         };
-        let mut sink = ArraySink::<SUPERBLOCK_LEN>::new();
-        block.write(&mut sink);
-        sink.finish()
+        let mut bytes = [0; SUPERBLOCK_LEN];
+        block.write(&mut SliceSink::new(&mut bytes));
+        bytes
     }
 
     /// Whether the region is the announced one.

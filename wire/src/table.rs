@@ -239,9 +239,9 @@ macro_rules! fixed_message {
             #[must_use]
             #[inline]
             pub fn encode_array(&self) -> [u8; $len] {
-                let mut sink = $crate::sbe::ArraySink::<$len>::new();
-                $crate::message::encode_as(self, &mut sink);
-                sink.finish()
+                let mut bytes = [0; $len];
+                $crate::message::encode_as(self, &mut $crate::sbe::SliceSink::new(&mut bytes));
+                bytes
             }
         }
 

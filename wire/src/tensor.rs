@@ -282,6 +282,17 @@ impl Tensor {
         self.progress_unit
     }
 
+    /// Bytes of one step of `unit`: rows step along dimension 0, columns along dimension 1. `None`
+    /// where there is no such dimension.
+    fn progress_stride(&self, unit: ProgressUnit) -> Result<Option<u32>, TensorReject> {
+        match unit {
+            ProgressUnit::None => Ok(None),
+            ProgressUnit::Rows => Ok(self.strides().first().copied()),
+            ProgressUnit::Columns => Ok(self.strides().get(1).copied()),
+            ProgressUnit::Unknown(raw) => Err(TensorReject::ProgressUnit { raw }),
+        }
+    }
+
     /// Whether the elements lie one after the other without gaps. A prefix of such a payload is a
     /// prefix of its elements.
     // spec: W-10.2.2-4
@@ -353,17 +364,17 @@ impl TensorHeader {
     /// [`TensorReject`] if the layout is not valid or has no such dimension.
     // spec: W-8.2-11
     pub fn with_progress(self, unit: ProgressUnit) -> Result<Self, TensorReject> {
-        let (_, strides) = self.resolve()?;
-        let Some(stride) = progress_stride(unit, usize::from(self.ndims), &strides)? else {
-            return Ok(Self {
-                progress_unit: unit,
-                progress_stride_bytes: 0,
-                ..self
-            });
+        let stride = match unit {
+            ProgressUnit::None => None,
+            ProgressUnit::Rows | ProgressUnit::Columns | ProgressUnit::Unknown(_) => {
+                let expected = self.resolve()?.progress_stride(unit)?;
+                let found = 0;
+                Some(expected.ok_or(TensorReject::ProgressStride { expected, found })?)
+            }
         };
         Ok(Self {
             progress_unit: unit,
-            progress_stride_bytes: stride,
+            progress_stride_bytes: stride.unwrap_or(0),
             ..self
         })
     }
@@ -376,11 +387,10 @@ impl TensorHeader {
     /// # Errors
     /// [`TensorReject`], the first rule that is broken.
     // spec: W-8.2-7, W-8.2-9, W-8.2-10, W-8.2-11, W-8.2-12, W-15.8-2
+    #[inline]
     pub fn validate(&self, values_len_bytes: u32) -> Result<Tensor, TensorReject> {
-        let (dims, strides) = self.resolve()?;
-        let ndims = usize::from(self.ndims);
-        let size = self.element_size()?;
-        let extent = extent(size, ndims, &dims, &strides);
+        let tensor = self.resolve()?;
+        let extent = tensor.extent_bytes;
         let may_exceed = values_len_bytes == 0 || self.dtype == Dtype::Bit;
         if extent > u64::from(values_len_bytes) && !may_exceed {
             return Err(TensorReject::Extent {
@@ -388,112 +398,127 @@ impl TensorHeader {
                 values_len_bytes,
             });
         }
-        let expected = progress_stride(self.progress_unit, ndims, &strides)?;
-        let found = self.progress_stride_bytes;
-        if self.progress_unit != ProgressUnit::None && (found == 0 || Some(found) != expected) {
-            return Err(TensorReject::ProgressStride { expected, found });
+        if self.progress_unit != ProgressUnit::None {
+            let expected = tensor.progress_stride(self.progress_unit)?;
+            let found = self.progress_stride_bytes;
+            if found == 0 || Some(found) != expected {
+                return Err(TensorReject::ProgressStride { expected, found });
+            }
         }
-        Ok(Tensor {
-            dtype: self.dtype,
-            major_order: self.major_order,
-            ndims,
-            dims,
-            strides,
-            extent_bytes: extent,
-            progress_unit: self.progress_unit,
-        })
+        Ok(tensor)
     }
 
+    #[inline]
     fn element_size(&self) -> Result<u32, TensorReject> {
         let raw = self.dtype.raw();
         self.dtype.size_bytes().ok_or(TensorReject::Dtype { raw })
     }
 
-    /// Dims and strides as numbers that can be computed with, every stride filled in.
-    fn resolve(&self) -> Result<([u32; MAX_DIMS], [u32; MAX_DIMS]), TensorReject> {
+    /// The tensor with every stride filled in; the payload's length and the progress fields are not
+    /// looked at.
+    #[inline]
+    fn resolve(&self) -> Result<Tensor, TensorReject> {
         let size = self.element_size()?;
-        let from_the_end = match self.major_order {
-            MajorOrder::Row => true,
-            MajorOrder::Column => false,
-            MajorOrder::Unknown(raw) => return Err(TensorReject::MajorOrder { raw }),
-        };
+        if let MajorOrder::Unknown(raw) = self.major_order {
+            return Err(TensorReject::MajorOrder { raw });
+        }
         let ndims = usize::from(self.ndims);
         if ndims == 0 || ndims > MAX_DIMS {
             return Err(TensorReject::Ndims { found: ndims });
         }
-        let mut dims = [0; MAX_DIMS];
-        let mut strides = [0; MAX_DIMS];
-        for (axis, (to, &from)) in dims.iter_mut().zip(&self.dims).enumerate().take(ndims) {
-            *to = u32::try_from(from).map_err(|_| TensorReject::Dim { axis })?;
-        }
-        for (axis, (to, &from)) in strides
-            .iter_mut()
-            .zip(&self.strides)
-            .enumerate()
-            .take(ndims)
-        {
-            *to = u32::try_from(from).map_err(|_| TensorReject::Stride { axis })?;
-        }
-        let mut least = u64::from(size);
-        for step in 0..ndims {
-            let axis = if from_the_end {
-                ndims.saturating_sub(step).saturating_sub(1)
-            } else {
-                step
-            };
-            least = fill_stride(axis, least, &dims, &mut strides)?;
-        }
-        Ok((dims, strides))
-    }
-}
-
-/// Fills in or checks one stride and returns the least one of the next dimension outwards.
-fn fill_stride(
-    axis: usize,
-    least: u64,
-    dims: &[u32; MAX_DIMS],
-    strides: &mut [u32; MAX_DIMS],
-) -> Result<u64, TensorReject> {
-    let (Some(&dim), Some(stride)) = (dims.get(axis), strides.get_mut(axis)) else {
-        return Err(TensorReject::Ndims { found: axis });
-    };
-    if *stride == 0 {
-        *stride = u32::try_from(least).map_err(|_| TensorReject::StrideTooLong { axis })?;
-    } else if u64::from(*stride) < least {
-        let found = *stride;
-        return Err(TensorReject::Overlap { axis, found, least });
-    }
-    Ok(u64::from(*stride).saturating_mul(u64::from(dim.max(1))))
-}
-
-fn extent(size: u32, ndims: usize, dims: &[u32; MAX_DIMS], strides: &[u32; MAX_DIMS]) -> u64 {
-    let mut extent = u64::from(size);
-    for (&dim, &stride) in dims.iter().zip(strides).take(ndims) {
-        let Some(steps) = dim.checked_sub(1) else {
-            return 0;
+        let dims = unsigned(first(ndims, &self.dims));
+        let strides = unsigned(first(ndims, &self.strides));
+        let mut tensor = Tensor {
+            dtype: self.dtype,
+            major_order: self.major_order,
+            ndims,
+            dims: dims.map_err(|axis| TensorReject::Dim { axis })?,
+            strides: strides.map_err(|axis| TensorReject::Stride { axis })?,
+            extent_bytes: 0,
+            progress_unit: self.progress_unit,
         };
-        extent = extent.saturating_add(u64::from(steps).saturating_mul(u64::from(stride)));
+        let mut walk = Walk::new(size);
+        if self.major_order == MajorOrder::Row {
+            for axis in (0..ndims).rev() {
+                walk.outwards(axis, &mut tensor)?;
+            }
+        } else {
+            for axis in 0..ndims {
+                walk.outwards(axis, &mut tensor)?;
+            }
+        }
+        tensor.extent_bytes = walk.extent();
+        Ok(tensor)
     }
-    extent
 }
 
-/// Bytes of one step of `unit`: rows step along dimension 0, columns along dimension 1.
-fn progress_stride(
-    unit: ProgressUnit,
-    ndims: usize,
-    strides: &[u32; MAX_DIMS],
-) -> Result<Option<u32>, TensorReject> {
-    let axis = match unit {
-        ProgressUnit::None => return Ok(None),
-        ProgressUnit::Rows => 0,
-        ProgressUnit::Columns => 1,
-        ProgressUnit::Unknown(raw) => return Err(TensorReject::ProgressUnit { raw }),
-    };
-    match strides.get(axis) {
-        Some(&stride) if axis < ndims => Ok(Some(stride)),
-        _ => Err(TensorReject::ProgressStride {
-            expected: None,
-            found: 0,
-        }),
+/// A walk over the dimensions from the innermost outwards.
+struct Walk {
+    /// Least stride of the next dimension that keeps its elements apart.
+    least: u64,
+    /// Bytes from the first to the last element so far, both included.
+    extent: u64,
+    has_elements: bool,
+}
+
+impl Walk {
+    fn new(element_size: u32) -> Self {
+        Self {
+            least: u64::from(element_size),
+            extent: u64::from(element_size),
+            has_elements: true,
+        }
     }
+
+    /// Checks the stride of the next dimension, or fills it in if it is 0.
+    #[inline]
+    fn outwards(&mut self, axis: usize, tensor: &mut Tensor) -> Result<(), TensorReject> {
+        let (Some(&dim), Some(stride)) = (tensor.dims.get(axis), tensor.strides.get_mut(axis))
+        else {
+            return Ok(());
+        };
+        if *stride == 0 {
+            *stride =
+                u32::try_from(self.least).map_err(|_| TensorReject::StrideTooLong { axis })?;
+        } else if u64::from(*stride) < self.least {
+            return Err(TensorReject::Overlap {
+                axis,
+                found: *stride,
+                least: self.least,
+            });
+        }
+        let stride = u64::from(*stride);
+        self.least = stride.saturating_mul(u64::from(dim.max(1)));
+        let steps = u64::from(dim.saturating_sub(1));
+        self.extent = self.extent.saturating_add(steps.saturating_mul(stride));
+        self.has_elements &= dim != 0;
+        Ok(())
+    }
+
+    const fn extent(&self) -> u64 {
+        if self.has_elements { self.extent } else { 0 }
+    }
+}
+
+/// The first `count` values, and zeros. Written so that the compiler needs no loop.
+#[inline]
+pub(crate) fn first(count: usize, values: &[i32; MAX_DIMS]) -> [i32; MAX_DIMS] {
+    let mut first = *values;
+    for (axis, value) in first.iter_mut().enumerate() {
+        if axis >= count {
+            *value = 0;
+        }
+    }
+    first
+}
+
+/// The values without sign, or the place of the first negative one.
+#[inline]
+fn unsigned(values: [i32; MAX_DIMS]) -> Result<[u32; MAX_DIMS], usize> {
+    let signs = values.iter().fold(0, |signs, value| signs | value);
+    if signs < 0 {
+        let negative = values.iter().position(|&value| value < 0);
+        return Err(negative.unwrap_or_default());
+    }
+    Ok(values.map(i32::cast_unsigned))
 }
