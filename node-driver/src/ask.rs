@@ -219,9 +219,14 @@ pub(crate) fn print_discovery(results: &[DiscoveryResult]) -> Result<(), AskErro
             id => id.to_string(),
         };
         writeln!(out, "  producer  {producer}")?;
-        writeln!(out, "  epoch     {}", result.epoch)?;
-        writeln!(out, "  slots     {}", result.header_nslots)?;
-        writeln!(out, "  ring      {}", result.header_region_uri)?;
+        if result.header_region_uri.is_empty() {
+            // A configured stream that nobody has attached to yet.
+            writeln!(out, "  epoch     none yet")?;
+        } else {
+            writeln!(out, "  epoch     {}", result.epoch)?;
+            writeln!(out, "  slots     {}", result.header_nslots)?;
+            writeln!(out, "  ring      {}", result.header_region_uri)?;
+        }
         for pool in &result.payload_pools {
             let pool_line = format!("pool {}", pool.pool_id);
             writeln!(

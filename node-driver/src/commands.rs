@@ -130,7 +130,7 @@ fn discover(args: &DiscoverArgs) -> Result<u8, QuestionError> {
     let results = ask::discover(&path, timeout, &args.name)?;
     if results.is_empty() {
         eprintln!(
-            "no stream {:?} has an epoch now; `status` lists all streams",
+            "there is no stream {:?}; `status` lists all streams",
             args.name
         );
         return Ok(exit::FAILED);
