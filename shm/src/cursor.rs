@@ -15,7 +15,7 @@
 
 use tensorpool_wire::Seq;
 
-use crate::seqlock::{self, MAX_SEQ, Slots, committed, seq_of};
+use crate::seqlock::{MAX_SEQ, Miss, Slots, committed, seq_of};
 use crate::sync::{Ordering, fence};
 
 /// Look-ahead for holes reaches this many slots at most.
@@ -106,6 +106,15 @@ pub struct Cursor {
     reach: u64,
 }
 
+/// What a cursor found before anything is copied.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Empty,
+    /// The frame is committed, and the cursor has gone past it.
+    Committed(u64),
+    Skipped(Skip),
+}
+
 // === impl Skip ===
 
 impl Skip {
@@ -175,46 +184,40 @@ impl Cursor {
         Seq(self.next)
     }
 
-    /// One look at the next slot.
+    /// One look at the next slot. `read` copies the frame that the cursor found committed; it gets one
+    /// attempt.
     // spec: W-15.21-1
-    pub(crate) fn poll_slots<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Look<[u64; N]> {
-        match self.look(slots) {
-            Look::Empty => {}
-            found @ (Look::Frame(_) | Look::Skipped(_)) => return found,
-        }
-        self.empty_polls = self.empty_polls.wrapping_add(1);
-        if !self.empty_polls.is_multiple_of(HOLE_POLLS) {
-            return Look::Empty;
-        }
-        let furthest = HOLE_REACH.min(slots.mask());
-        self.reach = if self.reach >= furthest {
-            1
-        } else {
-            self.reach + 1
-        };
-        if self.reach <= furthest && self.settle(slots, self.reach) {
-            self.look(slots)
-        } else {
-            Look::Empty
+    #[inline]
+    pub(crate) fn poll_slots<S: Slots<N>, const N: usize, T>(
+        &mut self,
+        slots: &S,
+        read: impl FnOnce(u64) -> Result<T, Miss>,
+    ) -> Look<T> {
+        match self.step(slots) {
+            Step::Empty => taken(self.look_ahead_while_spinning(slots), read),
+            step @ (Step::Committed(_) | Step::Skipped(_)) => taken(step, read),
         }
     }
 
     /// One look at the next slot and, if it is empty, at all slots that a hole could hide: to be
     /// taken before each sleep, so that a hole never costs more than one nap.
-    pub(crate) fn poll_slots_before_sleep<S: Slots<N>, const N: usize>(
+    pub(crate) fn poll_slots_before_sleep<S: Slots<N>, const N: usize, T>(
         &mut self,
         slots: &S,
-    ) -> Look<[u64; N]> {
-        match self.look(slots) {
-            Look::Empty => {}
-            found @ (Look::Frame(_) | Look::Skipped(_)) => return found,
-        }
-        let furthest = HOLE_REACH.min(slots.mask());
-        if (1..=furthest).any(|reach| self.settle(slots, reach)) {
-            self.look(slots)
-        } else {
-            Look::Empty
-        }
+        read: impl FnOnce(u64) -> Result<T, Miss>,
+    ) -> Look<T> {
+        let step = match self.step(slots) {
+            Step::Empty => {
+                let furthest = HOLE_REACH.min(slots.mask());
+                if (1..=furthest).any(|reach| self.settle(slots, reach)) {
+                    self.step(slots)
+                } else {
+                    Step::Empty
+                }
+            }
+            step @ (Step::Committed(_) | Step::Skipped(_)) => step,
+        };
+        taken(step, read)
     }
 
     /// Goes to the newest committed frame and returns how many were passed over.
@@ -226,37 +229,50 @@ impl Cursor {
         passed
     }
 
-    fn look<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Look<[u64; N]> {
+    #[inline]
+    fn step<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Step {
         if self.next > MAX_SEQ {
-            return Look::Empty;
+            return Step::Empty;
         }
         let mark = slots.mark(self.next);
         if mark == committed(self.next) {
-            return self.deliver(slots);
+            if let Some(skip) = self.lagging(slots) {
+                return Step::Skipped(skip);
+            }
+            self.next += 1;
+            self.empty_polls = 0;
+            return Step::Committed(self.next - 1);
         }
         if seq_of(mark) > self.next {
-            return Look::Skipped(self.overtaken(slots, seq_of(mark)));
+            return Step::Skipped(self.overtaken(slots, seq_of(mark)));
         }
         if self.next < self.settled {
-            return Look::Skipped(self.pass_hole(slots));
+            return Step::Skipped(self.pass_hole(slots));
         }
-        Look::Empty
+        Step::Empty
     }
 
-    fn deliver<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Look<[u64; N]> {
-        if let Some(skip) = self.lagging(slots) {
-            return Look::Skipped(skip);
+    /// After every 64th empty poll, one slot ahead.
+    fn look_ahead_while_spinning<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Step {
+        self.empty_polls = self.empty_polls.wrapping_add(1);
+        if !self.empty_polls.is_multiple_of(HOLE_POLLS) {
+            return Step::Empty;
         }
-        let seq = self.next;
-        self.next += 1;
-        self.empty_polls = 0;
-        match seqlock::read(slots.slot(seq), seq) {
-            Ok(words) => Look::Frame(words),
-            Err(_) => Look::Skipped(Skip::Overwritten { seq: Seq(seq) }),
+        let furthest = HOLE_REACH.min(slots.mask());
+        self.reach = if self.reach >= furthest {
+            1
+        } else {
+            self.reach + 1
+        };
+        if self.reach <= furthest && self.settle(slots, self.reach) {
+            self.step(slots)
+        } else {
+            Step::Empty
         }
     }
 
     // spec: W-15.4-3
+    #[inline]
     fn lagging<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Option<Skip> {
         let gap = max_gap(slots.mask());
         let probe = self.next + gap;
@@ -307,6 +323,19 @@ impl Cursor {
         Skip::Hole {
             lost: self.next - first,
         }
+    }
+}
+
+/// A step's outcome, with the frame copied out.
+#[inline]
+fn taken<T>(step: Step, read: impl FnOnce(u64) -> Result<T, Miss>) -> Look<T> {
+    match step {
+        Step::Empty => Look::Empty,
+        Step::Skipped(skip) => Look::Skipped(skip),
+        Step::Committed(seq) => match read(seq) {
+            Ok(frame) => Look::Frame(frame),
+            Err(_) => Look::Skipped(Skip::Overwritten { seq: Seq(seq) }),
+        },
     }
 }
 

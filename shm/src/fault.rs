@@ -89,6 +89,7 @@ impl Watch {
     }
 
     /// Whether the region was replaced by zeros. What was read before a `false` is genuine.
+    #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
         fence(Ordering::Acquire); // pairs with the mark in `poison`
         self.poisoned.load(Ordering::Relaxed)

@@ -35,6 +35,8 @@ mod layout;
 #[cfg(not(loom))]
 mod mapping;
 #[cfg(not(loom))]
+mod memo;
+#[cfg(not(loom))]
 mod permissions;
 #[cfg(not(loom))]
 mod pool;
@@ -72,6 +74,8 @@ pub use hugepage::{Backing, Filesystem};
 pub use layout::{LayoutError, MAX_NSLOTS, MAX_POOLS, RegionKind, StreamLayout};
 #[cfg(not(loom))]
 pub use mapping::RegionSource;
+#[cfg(not(loom))]
+pub use memo::{HeaderEncoder, SlotParser};
 #[cfg(not(loom))]
 pub use permissions::Permissions;
 #[cfg(not(loom))]

@@ -47,10 +47,12 @@ pub(crate) struct Regions {
 // === impl Regions ===
 
 impl Slots<SLOT_WORDS> for Regions {
+    #[inline]
     fn mask(&self) -> u64 {
         u64::from(self.layout.nslots()) - 1
     }
 
+    #[inline]
     fn slot(&self, seq: u64) -> &[AtomicU64; SLOT_WORDS] {
         words::slot(&self.ring, self.index(seq))
     }
@@ -103,10 +105,12 @@ impl Regions {
     /// The slot index of a frame. The mask keeps it below `nslots`, which fits any `usize` whose
     /// address space held the ring.
     // spec: W-10.2.1-3
+    #[inline]
     fn index(&self, seq: u64) -> usize {
         usize::try_from(seq & self.mask()).unwrap_or(usize::MAX)
     }
 
+    #[inline]
     pub(crate) fn payload_offset(&self, seq: u64, pool_index: usize, len: u32) -> Option<usize> {
         let stride = self.layout.pools().get(pool_index)?.stride_bytes;
         let offset = SUPERBLOCK_BYTES + (seq & self.mask()) * u64::from(stride);
@@ -123,6 +127,7 @@ impl Regions {
             .zip(std::iter::once(&self.ring).chain(&self.pools))
     }
 
+    #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
         self.ring.is_poisoned() || self.pools.iter().any(Region::is_poisoned)
     }

@@ -68,6 +68,7 @@ impl<'a> PayloadMut<'a> {
     /// # Errors
     /// [`CopyError::OutOfBounds`] if they do not fit; no byte was written.
     // spec: W-8.3-3
+    #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), CopyError> {
         check_range(offset, bytes.len(), self.len)?;
         words::copy_in(self.region, self.offset + offset, bytes);
@@ -124,6 +125,7 @@ impl<'a> PayloadView<'a> {
     /// Whether everything that was read of this payload before the call belongs to this frame.
     // spec: W-8.3-7
     #[must_use]
+    #[inline]
     pub fn still_valid(&self) -> bool {
         self.mapping.is_still(self.seq)
     }
@@ -132,6 +134,7 @@ impl<'a> PayloadView<'a> {
     ///
     /// # Errors
     /// [`CopyError`]; `to` then holds bytes that mean nothing.
+    #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> Result<(), CopyError> {
         if to.len() != self.len {
             return Err(CopyError::OutOfBounds {
@@ -147,6 +150,7 @@ impl<'a> PayloadView<'a> {
     ///
     /// # Errors
     /// [`CopyError`]; `to` then holds bytes that mean nothing.
+    #[inline]
     pub fn copy_range_to(&self, offset: usize, to: &mut [u8]) -> Result<(), CopyError> {
         check_range(offset, to.len(), self.len)?;
         words::copy_out(self.region, self.offset + offset, to);
@@ -160,6 +164,7 @@ impl<'a> PayloadView<'a> {
     }
 }
 
+#[inline]
 fn check_range(offset: usize, len: usize, payload_len: usize) -> Result<(), CopyError> {
     match offset.checked_add(len) {
         Some(end) if end <= payload_len => Ok(()),

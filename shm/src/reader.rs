@@ -13,6 +13,9 @@ use crate::superblock::{self, Creator, SuperblockChange};
 use crate::sync::AtomicU64;
 use crate::words::SLOT_WORDS;
 
+/// Words of a slot that mean something: up to byte 152, the last of which holds 5 bytes of pad.
+const HEADER_WORDS: usize = 19;
+
 /// The consumer's and relay's end: every region read-only.
 #[derive(Debug)]
 pub struct ReadMapping {
@@ -24,7 +27,9 @@ pub struct ReadMapping {
 pub struct Snapshot {
     /// The frame.
     pub seq: Seq,
-    /// The slot's 256 bytes, `seq_commit` first, for `wire` to parse.
+    /// The slot's bytes, `seq_commit` first, for `wire` to parse. The pad at the end is zeros whatever
+    /// the slot holds there: consumers ignore it, so its cache line is not fetched.
+    // spec: W-8.2-4
     pub bytes: [u8; 256],
 }
 
@@ -70,9 +75,10 @@ impl ReadMapping {
     /// # Errors
     /// [`Poisoned`] when the ring is gone: nothing will ever come.
     // spec: W-15.21-1 W-8.3-5
+    #[inline]
     pub fn poll(&self, cursor: &mut Cursor) -> Result<Look<Snapshot>, Poisoned> {
-        let look = cursor.poll_slots(&self.regions);
-        self.seen(look)
+        let look = cursor.poll_slots(&self.regions, |seq| self.read(Seq(seq)));
+        self.unless_poisoned(look)
     }
 
     /// Like `poll`, and looks past holes too: to be called before each sleep.
@@ -80,8 +86,8 @@ impl ReadMapping {
     /// # Errors
     /// [`Poisoned`] when the ring is gone.
     pub fn poll_before_sleep(&self, cursor: &mut Cursor) -> Result<Look<Snapshot>, Poisoned> {
-        let look = cursor.poll_slots_before_sleep(&self.regions);
-        self.seen(look)
+        let look = cursor.poll_slots_before_sleep(&self.regions, |seq| self.read(Seq(seq)));
+        self.unless_poisoned(look)
     }
 
     /// Moves the cursor to the newest committed frame; returns how many frames were passed over.
@@ -94,9 +100,15 @@ impl ReadMapping {
     /// # Errors
     /// [`Miss`] says whether it is not there yet or no more; either is one `drops_late`.
     // spec: W-8.3-5 W-10.2.1-3 W-10.2.1-4
+    #[inline]
     pub fn read(&self, seq: Seq) -> Result<Snapshot, Miss> {
-        let words = seqlock::read(self.regions.slot(seq.get()), seq.get())?;
-        Ok(Snapshot::from_words(&words))
+        let mut bytes = [0; 256];
+        let chunks = bytes.as_chunks_mut::<8>().0;
+        let slot = self.regions.slot(seq.get());
+        seqlock::read_each::<SLOT_WORDS, HEADER_WORDS>(slot, seq.get(), |i, word| {
+            chunks[i] = word.to_le_bytes();
+        })?;
+        Ok(Snapshot { seq, bytes })
     }
 
     /// Parses a snapshot and checks it against this mapping.
@@ -104,6 +116,7 @@ impl ReadMapping {
     /// # Errors
     /// [`SlotReject`] names the rule that the slot breaks; the frame is dropped.
     // spec: W-8.3-6 W-10.2.1-7
+    #[inline]
     pub fn parse(&self, snapshot: &Snapshot) -> Result<Slot, SlotReject> {
         SlotHeader::decode(&snapshot.bytes)?.validate(&ExpectedSlot {
             seq: snapshot.seq,
@@ -115,6 +128,7 @@ impl ReadMapping {
     /// Whether the slot still holds frame `seq`: everything read of it before this call was whole.
     // spec: W-8.3-7
     #[must_use]
+    #[inline]
     pub fn is_still(&self, seq: Seq) -> bool {
         seq.get() <= MAX_SEQ
             && seqlock::is_still(self.regions.slot(seq.get()), seq.get())
@@ -124,6 +138,7 @@ impl ReadMapping {
     /// The payload of a parsed frame, in place. `None` only if `slot` is not of this mapping.
     // spec: W-9-1 W-10.2.1-5 W-10.2.1-6
     #[must_use]
+    #[inline]
     pub fn payload(&self, slot: &Slot) -> Option<PayloadView<'_>> {
         let pool = self.regions.pools.get(slot.pool_index)?;
         let len = slot.values_len_bytes;
@@ -187,28 +202,12 @@ impl ReadMapping {
         &self.regions.slot(seq.get())[0]
     }
 
-    fn seen(&self, look: Look<[u64; SLOT_WORDS]>) -> Result<Look<Snapshot>, Poisoned> {
-        match look {
-            Look::Frame(words) => Ok(Look::Frame(Snapshot::from_words(&words))),
-            // Zeros in place of the ring look like frames that are not there yet.
-            Look::Empty if self.regions.ring.is_poisoned() => Err(Poisoned),
-            Look::Empty => Ok(Look::Empty),
-            Look::Skipped(skip) => Ok(Look::Skipped(skip)),
+    /// Zeros in place of the ring look like frames that are not there yet.
+    #[inline]
+    fn unless_poisoned(&self, look: Look<Snapshot>) -> Result<Look<Snapshot>, Poisoned> {
+        if matches!(look, Look::Empty) && self.regions.ring.is_poisoned() {
+            return Err(Poisoned);
         }
-    }
-}
-
-// === impl Snapshot ===
-
-impl Snapshot {
-    fn from_words(words: &[u64; SLOT_WORDS]) -> Self {
-        let mut bytes = [0; 256];
-        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *chunk = word.to_le_bytes();
-        }
-        Self {
-            seq: Seq(seqlock::seq_of(words[0])),
-            bytes,
-        }
+        Ok(look)
     }
 }

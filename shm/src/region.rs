@@ -168,6 +168,7 @@ impl Region {
     /// anybody's. True for ever once true. Whatever was read before a call that returns false came
     /// from the file.
     #[must_use]
+    #[inline]
     pub fn is_poisoned(&self) -> bool {
         self.watch.is_poisoned()
     }

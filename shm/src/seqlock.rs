@@ -5,9 +5,9 @@
 //! is generic in `N` (32 in production) and safe: it sees words, never addresses.
 //!
 //! The pairs, by name:
-//! - SLOT-BEGIN: the release fence in [`begin`] with the second acquire fence in [`read`] and the
+//! - SLOT-BEGIN: the release fence in [`begin`] with the second acquire fence in [`read_each`] and the
 //!   one in [`is_still`]. A reader that saw any word of the new frame sees the begin mark too.
-//! - SLOT-COMMIT: the release store in [`commit`] with the first acquire fence in [`read`]. A reader
+//! - SLOT-COMMIT: the release store in [`commit`] with the first acquire fence in [`read_each`]. A reader
 //!   that saw the committed mark sees every word of that frame.
 //!
 //! The protocol's own text has a release store and no fence at SLOT-BEGIN, which lets the frame's
@@ -29,6 +29,7 @@ pub(crate) trait Slots<const N: usize> {
     fn slot(&self, seq: u64) -> &[AtomicU64; N];
 
     /// `seq_commit` of the slot that `seq` falls into.
+    #[inline]
     fn mark(&self, seq: u64) -> u64 {
         self.slot(seq)[0].load(Ordering::Relaxed)
     }
@@ -60,18 +61,23 @@ pub(crate) const fn seq_of(mark: u64) -> u64 {
 
 /// Marks the slot as being written with frame `seq`, before any of its bytes change.
 // spec: W-8.3-2
+#[inline]
 pub(crate) fn begin<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
     slot[0].store(seq << 1, Ordering::Release);
     fence(Ordering::Release); // SLOT-BEGIN
 }
 
-/// Stores words `1..N` of the frame that was begun, except those that the slot already holds.
+/// Stores words `1..N` of the `N` in the frame that was begun, except those that the slot already holds.
 ///
 /// The comparison is with this slot's own memory, on every frame: each slot is one lap old, so
 /// nothing may be assumed about what it holds. The result is the same as storing every word.
 // spec: W-8.3-3
-pub(crate) fn write_words<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N]) {
-    for (cell, &word) in slot.iter().zip(words).skip(1) {
+#[inline]
+pub(crate) fn write_words<const N: usize>(
+    slot: &[AtomicU64; N],
+    words: impl IntoIterator<Item = u64>,
+) {
+    for (cell, word) in slot.iter().zip(words).skip(1) {
         if cell.load(Ordering::Relaxed) != word {
             cell.store(word, Ordering::Relaxed);
         }
@@ -80,13 +86,21 @@ pub(crate) fn write_words<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N
 
 /// Marks frame `seq` as complete, after all of its bytes.
 // spec: W-8.3-3 W-8.2-3 W-8.3-4
+#[inline]
 pub(crate) fn commit<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
     slot[0].store(committed(seq), Ordering::Release); // SLOT-COMMIT
 }
 
-/// Copies frame `seq` out of its slot, if it is there, complete and undisturbed.
+/// Copies the first `M` words of frame `seq` out of its slot, one after the other, if it is there,
+/// complete and undisturbed. After an error, what `put` got means nothing.
 // spec: W-8.3-5 W-15.21-1 W-10.2.1-4 W-8.2-6 W-15.3-1 W-15.3-3
-pub(crate) fn read<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> Result<[u64; N], Miss> {
+#[inline]
+pub(crate) fn read_each<const N: usize, const M: usize>(
+    slot: &[AtomicU64; N],
+    seq: u64,
+    mut put: impl FnMut(usize, u64),
+) -> Result<(), Miss> {
+    const { assert!(0 < M && M <= N) };
     if seq > MAX_SEQ {
         return Err(Miss::SeqOutOfRange);
     }
@@ -99,22 +113,28 @@ pub(crate) fn read<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> Result<[u
         });
     }
     fence(Ordering::Acquire); // pairs with SLOT-COMMIT
-    let words: [u64; N] = std::array::from_fn(|i| {
-        if i == 0 {
-            mark
-        } else {
-            slot[i].load(Ordering::Relaxed)
-        }
-    });
+    put(0, mark);
+    for (i, word) in slot.iter().enumerate().take(M).skip(1) {
+        put(i, word.load(Ordering::Relaxed));
+    }
     if is_still(slot, seq) {
-        Ok(words)
+        Ok(())
     } else {
         Err(Miss::Overwritten)
     }
 }
 
+/// `read_each` of all words, into an array.
+#[cfg(test)]
+pub(crate) fn read<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> Result<[u64; N], Miss> {
+    let mut words = [0; N];
+    read_each::<N, N>(slot, seq, |i, word| words[i] = word)?;
+    Ok(words)
+}
+
 /// Whether everything that was read of frame `seq` before this call was of that frame.
 // spec: W-8.3-7 W-15.3-2
+#[inline]
 pub(crate) fn is_still<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> bool {
     fence(Ordering::Acquire); // pairs with SLOT-BEGIN
     slot[0].load(Ordering::Relaxed) == committed(seq)

@@ -37,11 +37,13 @@ pub(crate) fn superblock(region: &Region) -> &[AtomicU64; SUPERBLOCK_WORDS] {
 
 /// Header slot `index` of a header ring.
 // spec: W-8.1-1 W-8.2-1
+#[inline]
 pub(crate) fn slot(ring: &Region, index: usize) -> &[AtomicU64; SLOT_WORDS] {
     words(ring, 64 + index * 256)
 }
 
 /// `N` words at `offset`, which is a multiple of 64.
+#[inline]
 fn words<const N: usize>(region: &Region, offset: usize) -> &[AtomicU64; N] {
     assert!(
         offset.is_multiple_of(64) && offset <= region.len() && N * 8 <= region.len() - offset,
@@ -63,6 +65,7 @@ pub(crate) fn low_half(mark: &AtomicU64) -> &AtomicU32 {
 }
 
 /// The first of `len` bytes at `offset`.
+#[inline]
 pub(crate) fn bytes(region: &Region, offset: usize, len: usize) -> NonNull<u8> {
     assert!(
         offset <= region.len() && len <= region.len() - offset,
@@ -73,6 +76,7 @@ pub(crate) fn bytes(region: &Region, offset: usize, len: usize) -> NonNull<u8> {
 }
 
 /// Copies bytes of a region out; `dst.len()` of them, from `offset`.
+#[inline]
 pub(crate) fn copy_out(region: &Region, offset: usize, dst: &mut [u8]) {
     let src = bytes(region, offset, dst.len()).as_ptr();
     #[cfg(not(miri))]
@@ -84,6 +88,7 @@ pub(crate) fn copy_out(region: &Region, offset: usize, dst: &mut [u8]) {
 }
 
 /// Copies `src` into a region, to `offset`.
+#[inline]
 pub(crate) fn copy_in(region: &Region, offset: usize, src: &[u8]) {
     assert!(
         region.access() == Access::ReadWrite,

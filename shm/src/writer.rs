@@ -66,6 +66,7 @@ impl WriteMapping {
     /// # Errors
     /// [`BeginError`]; no byte was changed.
     // spec: W-8.3-2 W-15.4-1
+    #[inline]
     pub fn begin(&mut self, seq: Seq, pool_index: usize) -> Result<SlotWrite<'_>, BeginError> {
         let regions = &*self.regions;
         if seq.get() > MAX_SEQ {
@@ -143,12 +144,14 @@ impl<'a> SlotWrite<'a> {
     /// Writes the slot header and commits the frame. The first eight bytes of `header` are ignored:
     /// `seq_commit` is written last, with release.
     // spec: W-8.3-3 W-8.3-4
+    #[inline]
     pub fn commit(self, header: &[u8; 256]) {
-        let mut words = [0; SLOT_WORDS];
-        for (word, bytes) in words.iter_mut().zip(header.as_chunks().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        seqlock::write_words(self.slot, &words);
+        let words = header
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes| u64::from_le_bytes(*bytes));
+        seqlock::write_words(self.slot, words);
         seqlock::commit(self.slot, self.seq);
     }
 }

@@ -3,7 +3,7 @@
 use ::loom::sync::Arc;
 use ::loom::thread;
 
-use super::{Cursor, Look, Skip, Start, newest_begun};
+use super::{Cursor, Look, Skip, Start, Step, newest_begun, taken};
 use crate::seqlock::loom::model;
 use crate::seqlock::ring::{Ring, frame};
 use crate::seqlock::{Slots, committed};
@@ -41,31 +41,33 @@ fn committed_frames_are_never_holes(look: LookAt) {
 
 #[test]
 fn looking_past_holes_loses_no_committed_frame() {
-    committed_frames_are_never_holes(|cursor, ring| cursor.poll_slots_before_sleep(ring));
+    committed_frames_are_never_holes(|cursor, ring| {
+        cursor.poll_slots_before_sleep(ring, |seq| ring.read(seq))
+    });
 }
 
 #[test]
 #[should_panic(expected = "lost a committed frame")]
 fn looking_ahead_without_reading_again_loses_frames() {
-    committed_frames_are_never_holes(|cursor, ring| match cursor.look(ring) {
-        Look::Empty if ring.mark(1) == committed(1) && cursor.next == 0 => {
+    committed_frames_are_never_holes(|cursor, ring| match cursor.step(ring) {
+        Step::Empty if ring.mark(1) == committed(1) && cursor.next == 0 => {
             fence(Ordering::Acquire);
             cursor.settled = 1;
             Look::Skipped(cursor.pass_hole(ring))
         }
-        other => other,
+        step => taken(step, |seq| ring.read(seq)),
     });
 }
 
 #[test]
 #[should_panic(expected = "lost a committed frame")]
 fn reading_again_without_the_fence_loses_frames() {
-    committed_frames_are_never_holes(|cursor, ring| match cursor.look(ring) {
-        Look::Empty if ring.mark(1) == committed(1) && cursor.next == 0 => {
+    committed_frames_are_never_holes(|cursor, ring| match cursor.step(ring) {
+        Step::Empty if ring.mark(1) == committed(1) && cursor.next == 0 => {
             cursor.settled = 1;
-            cursor.look(ring)
+            taken(cursor.step(ring), |seq| ring.read(seq))
         }
-        other => other,
+        step => taken(step, |seq| ring.read(seq)),
     });
 }
 
@@ -83,7 +85,7 @@ fn only_the_hole_is_lost() {
             }
         });
         for _ in 0..3 {
-            match cursor.poll_slots_before_sleep(&*ring) {
+            match cursor.poll_slots_before_sleep(&*ring, |seq| ring.read(seq)) {
                 Look::Empty => assert!(cursor.next == 0 || cursor.next == 2),
                 Look::Frame(words) => assert_eq!(words, frame(1)),
                 Look::Skipped(skip) => assert_eq!(skip, Skip::Hole { lost: 1 }),
@@ -107,7 +109,7 @@ fn a_lapped_cursor_accounts_for_every_frame() {
         let (mut delivered, mut lost) = (0, 0);
         for _ in 0..2 {
             let wanted = cursor.next;
-            match cursor.poll_slots(&*ring) {
+            match cursor.poll_slots(&*ring, |seq| ring.read(seq)) {
                 Look::Empty => {}
                 Look::Frame(words) => {
                     assert_eq!(words, frame(wanted), "frames come in order and whole");

@@ -19,7 +19,7 @@ fn ring_with(nslots: usize, frames: std::ops::Range<u64>) -> TestRing {
 }
 
 fn poll(cursor: &mut Cursor, ring: &TestRing) -> Look<[u64; 2]> {
-    cursor.poll_slots(ring)
+    cursor.poll_slots(ring, |seq| ring.read(seq))
 }
 
 fn starts_at(nslots: usize, frames: std::ops::Range<u64>, start: Start) -> u64 {
@@ -156,7 +156,7 @@ fn a_hole_is_passed_before_a_sleep() {
     let mut cursor = Cursor::start(&ring, Start::First);
     assert_eq!(poll(&mut cursor, &ring), Look::Frame(frame(0)));
     assert_eq!(poll(&mut cursor, &ring), Look::Empty);
-    let skipped = cursor.poll_slots_before_sleep(&ring);
+    let skipped = cursor.poll_slots_before_sleep(&ring, |seq| ring.read(seq));
     assert_eq!(skipped, Look::Skipped(Skip::Hole { lost: 2 }));
     assert_eq!(poll(&mut cursor, &ring), Look::Frame(frame(3)));
 }
@@ -187,7 +187,7 @@ fn a_frame_between_two_holes_is_delivered() {
     let mut cursor = Cursor::start(&ring, Start::First);
     let mut looks = Vec::new();
     while looks.len() < 4 {
-        looks.push(cursor.poll_slots_before_sleep(&ring));
+        looks.push(cursor.poll_slots_before_sleep(&ring, |seq| ring.read(seq)));
     }
     let hole = Look::Skipped(Skip::Hole { lost: 1 });
     assert_eq!(
@@ -204,7 +204,10 @@ fn frames_in_progress_alone_prove_no_hole() {
     for _ in 0..1000 {
         assert_eq!(poll(&mut cursor, &ring), Look::Empty);
     }
-    assert_eq!(cursor.poll_slots_before_sleep(&ring), Look::Empty);
+    assert_eq!(
+        cursor.poll_slots_before_sleep(&ring, |seq| ring.read(seq)),
+        Look::Empty
+    );
     assert_eq!(cursor.next(), Seq(0));
 }
 
@@ -228,7 +231,7 @@ fn impossible_numbers_are_counted_and_end_nowhere() {
     let mut cursor = Cursor::start(&ring, Start::First);
     for seq in 0..100 {
         let before = cursor.next();
-        let look = cursor.poll_slots_before_sleep(&ring);
+        let look = cursor.poll_slots_before_sleep(&ring, |seq| ring.read(seq));
         assert!(matches!(look, Look::Skipped(_)), "{look:?} at {seq}");
         assert!(cursor.next() > before && cursor.next().get() <= MAX_SEQ + 1);
     }
@@ -308,9 +311,9 @@ proptest! {
         let mut look_once = |cursor: &mut Cursor, is_sleepy: bool| {
             let wanted = cursor.next().get();
             let look = if is_sleepy {
-                cursor.poll_slots_before_sleep(&ring)
+                cursor.poll_slots_before_sleep(&ring, |seq| ring.read(seq))
             } else {
-                cursor.poll_slots(&ring)
+                cursor.poll_slots(&ring, |seq| ring.read(seq))
             };
             match look {
                 Look::Empty => assert_eq!(cursor.next().get(), wanted),

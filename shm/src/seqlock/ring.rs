@@ -1,6 +1,6 @@
 //! A ring on the heap, for tests and models.
 
-use super::{Slots, begin, commit, write_words};
+use super::{Miss, Slots, begin, commit, read, write_words};
 use crate::sync::AtomicU64;
 
 /// `N` words per slot; all zero at first, as in a new region.
@@ -20,8 +20,13 @@ impl<const N: usize> Ring<N> {
     /// Publishes frame `seq` as a producer does.
     pub(crate) fn publish(&self, seq: u64) {
         begin(self.slot(seq), seq);
-        write_words(self.slot(seq), &frame(seq));
+        write_words(self.slot(seq), frame::<N>(seq));
         commit(self.slot(seq), seq);
+    }
+
+    /// Copies frame `seq` as a consumer does.
+    pub(crate) fn read(&self, seq: u64) -> Result<[u64; N], Miss> {
+        read(self.slot(seq), seq)
     }
 
     /// Begins frame `seq` and leaves it.
