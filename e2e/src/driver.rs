@@ -57,14 +57,19 @@ impl LocalDriver {
             .and_then(|()| fs::write(&file, configuration(place.path(), memory.path(), streams)))
             .map_err(|error| format!("could not write {}: {error}", file.display()))?;
         let program = beside_us("tensorpool-node-driver")?;
-        let child = Command::new(&program)
+        // It must not outlive us, however we end.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .arg(&program)
             .arg("--config")
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(|error| format!("could not start {}: {error}", program.display()))?;
+            .map_err(|error| {
+                format!("could not start {} by setpriv: {error}", program.display())
+            })?;
         let mut driver = Self {
             child,
             place,

@@ -23,9 +23,11 @@ pub(crate) fn producer() -> Result<Producer, String> {
 /// A consumer. The one that wants descriptors goes through Aeron, the others through the socket
 /// that the environment names.
 pub(crate) fn consumer(kind: Kind) -> Result<Consumer, String> {
+    // Patient: on Aeron a stream can be found once its producer is there.
     let builder = Consumer::builder(STREAM)
         .from(Start::Newest)
-        .timeout(PATIENCE);
+        .timeout(PATIENCE)
+        .patient();
     let builder = match kind {
         Kind::Ring | Kind::Writer => builder.notify(Notify::Ring),
         Kind::Descriptors => builder

@@ -93,9 +93,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, String> {
     demo.wait_until_ready()?;
     let started = Instant::now();
     demo.stream(started)?;
+    let took = started.elapsed();
     demo.finish()?;
     driver.stop()?;
-    Ok(demo.summary(started.elapsed()))
+    Ok(demo.summary(took))
 }
 
 struct Demo {
