@@ -107,7 +107,7 @@ fn attach_all(driver: &mut Driver, now: &mut u64) -> Vec<Client> {
 
 fn attach(driver: &mut Driver, now: u64, stream: StreamId, client: u32, produces: bool) -> Client {
     let mut out = Vec::new();
-    let origin = if client % 2 == 0 {
+    let origin = if client.is_multiple_of(2) {
         let connection = ConnectionId(u64::from(client));
         let opened = Event::ConnectionOpened {
             connection,
