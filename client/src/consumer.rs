@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tensorpool_shm::{
-    Cursor, ForkGuard, Idle, IdlePolicy, Look, Region, Snapshot, Start as CursorStart,
+    Cursor, ForkGuard, Idle, IdlePolicy, Look, Region, SlotParser, Snapshot, Start as CursorStart,
 };
 use tensorpool_transport::pubsub::Subscription;
 use tensorpool_wire::{FrameDescriptor, FrameProgress, MonoNanos, Seq, StreamId, TraceId};
@@ -115,6 +115,8 @@ pub struct Consumer {
 struct Reading {
     mapped: Arc<Mapped>,
     cursor: Cursor,
+    /// Parses the slots of this mapping; quick while the shape stays the same.
+    parser: SlotParser,
     /// The number that a descriptor should carry next.
     expected: Option<Seq>,
 }
@@ -484,6 +486,7 @@ impl Consumer {
                 self.reading = Some(Reading {
                     mapped,
                     cursor,
+                    parser: SlotParser::default(),
                     expected: None,
                 });
             }
@@ -505,7 +508,7 @@ fn check(
     snapshot: &Snapshot,
     trace: Option<TraceId>,
 ) -> Option<Found> {
-    match reading.mapped.regions.parse(snapshot) {
+    match reading.parser.parse(&reading.mapped.regions, snapshot) {
         Ok(slot) => {
             bump(&shared.counters.delivered, 1);
             shared
