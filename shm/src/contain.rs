@@ -22,7 +22,17 @@ pub struct AllowedBases {
     bases: Vec<PathBuf>,
 }
 
-/// A path that was found to be a regular file inside an allowed directory.
+/// A path that was found to be a regular file inside an allowed directory. There is no other way to
+/// get one:
+///
+/// ```compile_fail,E0451
+/// let uri = tensorpool_shm::ValidatedUri {
+///     path: "/etc/passwd".into(),
+///     device: 0,
+///     inode: 0,
+///     require_hugepages: false,
+/// };
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedUri {
     /// Canonical.

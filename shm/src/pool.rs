@@ -13,7 +13,14 @@ use crate::reader::ReadMapping;
 use crate::region::Region;
 use crate::words;
 
-/// The payload slot of a frame that is being written. One thread at a time may hold it.
+/// The payload slot of a frame that is being written. One thread at a time may hold it:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>(_: T) {}
+/// fn misuse(payload: tensorpool_shm::PayloadMut<'_>) {
+///     shared(payload);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PayloadMut<'a> {
     region: &'a Region,
@@ -28,7 +35,17 @@ pub struct PayloadMut<'a> {
 /// The producer may overwrite it at any time. [`copy_to`](Self::copy_to) copies and then checks;
 /// whoever reads through [`as_ptr`](Self::as_ptr) does so in their own `unsafe` code, must treat the
 /// bytes as volatile, and may believe what they computed only if
-/// [`still_valid`](Self::still_valid) is true *afterwards*. A read that races an overwrite is outside
+/// [`still_valid`](Self::still_valid) is true *afterwards*. A view does not outlive its mapping:
+///
+/// ```compile_fail,E0505
+/// fn misuse(mapping: tensorpool_shm::ReadMapping, slot: &tensorpool_wire::Slot) {
+///     let view = mapping.payload(slot);
+///     drop(mapping);
+///     drop(view);
+/// }
+/// ```
+///
+/// A read that races an overwrite is outside
 /// Rust's memory model; what it yields is arbitrary bytes, never a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct PayloadView<'a> {

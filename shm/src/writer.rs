@@ -26,7 +26,18 @@ pub struct Activity {
     regions: Arc<Regions>,
 }
 
-/// A frame being written: begun, not committed. Dropping it leaves the slot in progress; the number
+/// A frame being written: begun, not committed. One at a time:
+///
+/// ```compile_fail,E0499
+/// # use tensorpool_wire::Seq;
+/// fn misuse(mut writer: tensorpool_shm::WriteMapping) {
+///     let first = writer.begin(Seq(0), 0);
+///     let second = writer.begin(Seq(1), 0);
+///     drop(first);
+/// }
+/// ```
+///
+/// Dropping it leaves the slot in progress; the number
 /// may then be begun again (docs/extensions.md, "Holes").
 #[derive(Debug)]
 #[must_use = "a frame that is not committed is never seen"]
