@@ -162,6 +162,7 @@ fn media_driver_carries_discovery_answers_where_the_request_says() {
         all.extend(heard(&mut client));
         all.len() >= 3
     });
+    // spec: DI-4.3-1
     let answer = |number| (LogicalStream::Discovery, vec![number]);
     assert_eq!(all, [answer(0), answer(1), answer(2)]);
 }

@@ -265,6 +265,7 @@ impl<C: MessageClient> AeronServerPort<C> {
         stream: i32,
         bytes: &[u8],
     ) -> Result<(), SendError> {
+        // spec: DI-4.3-1
         if !is_ipc(channel) {
             return Err(SendError::Closed(format!(
                 "only aeron:ipc channels are answered, not {channel:?}"

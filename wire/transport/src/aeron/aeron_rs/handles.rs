@@ -17,7 +17,7 @@ use crate::pubsub::{Dead, Delivery, Publication, SendError, Subscription};
 /// Fragments read in one poll at most while no message is complete.
 const FRAGMENTS_PER_POLL: usize = 4096;
 
-/// An exclusive publication of an [`AeronRsClient`].
+/// An exclusive publication of an [`AeronRsClient`](super::AeronRsClient).
 pub struct AeronRsPublication {
     /// Taken when the publication is dropped.
     pub(super) inner: Option<Arc<Mutex<ExclusivePublication>>>,
@@ -28,7 +28,7 @@ pub struct AeronRsPublication {
     pub(super) session: i32,
 }
 
-/// A subscription of an [`AeronRsClient`].
+/// A subscription of an [`AeronRsClient`](super::AeronRsClient).
 pub struct AeronRsSubscription {
     /// Taken when the subscription is dropped.
     pub(super) inner: Option<Arc<Mutex<LibrarySubscription>>>,

@@ -14,7 +14,7 @@ use crate::pubsub::{Dead, Delivery, Publication, SendError, Subscription};
 /// Fragments read in one poll at most while no message is complete.
 const FRAGMENTS_PER_POLL: usize = 4096;
 
-/// An exclusive publication of a [`RusteronClient`].
+/// An exclusive publication of a [`RusteronClient`](super::RusteronClient).
 pub struct RusteronPublication {
     /// Taken when the publication is dropped.
     pub(super) inner: Option<AeronExclusivePublication>,
@@ -23,7 +23,7 @@ pub struct RusteronPublication {
     pub(super) session: i32,
 }
 
-/// A subscription of a [`RusteronClient`].
+/// A subscription of a [`RusteronClient`](super::RusteronClient).
 pub struct RusteronSubscription {
     /// Taken when the subscription is dropped.
     pub(super) inner: Option<AeronSubscription>,
