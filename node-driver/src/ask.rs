@@ -292,19 +292,6 @@ pub(crate) fn table(documents: &[StreamDocument], earlier: &[StreamDocument]) ->
         "STREAM", "ID", "PHASE", "EPOCH", "PRODUCER", "CONSUMERS", "FRAMES/S", "MEMORY"
     ));
     for doc in documents {
-        let producer = doc.producer.as_ref().map_or_else(
-            || "-".to_owned(),
-            |producer| match producer.way.as_str() {
-                "socket" => format!("pid {}", producer.pid),
-                way => way.to_owned(),
-            },
-        );
-        let drops: Vec<String> = doc
-            .drops
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(reason, count)| format!("{reason} {count}"))
-            .collect();
         line(format_args!(
             "{:<16} {:>10} {:<12} {:>20} {:>16} {:>9} {:>12} {:>10}  {}",
             if doc.name.is_empty() {
@@ -315,15 +302,11 @@ pub(crate) fn table(documents: &[StreamDocument], earlier: &[StreamDocument]) ->
             doc.stream_id,
             doc.phase,
             doc.epoch.map_or_else(|| "-".to_owned(), |e| e.to_string()),
-            producer,
+            producer_cell(doc),
             doc.consumers_total,
             rate(doc, earlier.get(&doc.stream_id).copied()),
             bytes(doc.memory_bytes),
-            if drops.is_empty() {
-                "-".to_owned()
-            } else {
-                drops.join(", ")
-            },
+            drops_cell(doc),
         ));
         if let Some(error) = &doc.error {
             line(format_args!("    last failure: {error}"));
@@ -341,6 +324,28 @@ pub(crate) fn table(documents: &[StreamDocument], earlier: &[StreamDocument]) ->
         }
     }
     text
+}
+
+fn producer_cell(doc: &StreamDocument) -> String {
+    doc.producer.as_ref().map_or_else(
+        || "-".to_owned(),
+        |producer| match producer.way.as_str() {
+            "socket" => format!("pid {}", producer.pid),
+            way => way.to_owned(),
+        },
+    )
+}
+
+fn drops_cell(doc: &StreamDocument) -> String {
+    let counted = doc.drops.iter().filter(|(_, count)| **count > 0);
+    let drops: Vec<String> = counted
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    if drops.is_empty() {
+        "-".to_owned()
+    } else {
+        drops.join(", ")
+    }
 }
 
 /// Frames per second between two reports of the same producer in the same epoch.

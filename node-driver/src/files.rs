@@ -95,6 +95,8 @@ pub(crate) enum Done {
 pub(crate) struct Files {
     jobs: Option<SyncSender<Job>>,
     waiting: VecDeque<Job>,
+    /// Jobs that were taken and not answered yet.
+    under_way: usize,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
 }
@@ -118,6 +120,7 @@ impl Files {
         Ok(Self {
             jobs: Some(jobs),
             waiting: VecDeque::new(),
+            under_way: 0,
             done,
             thread: Some(thread),
         })
@@ -125,14 +128,29 @@ impl Files {
 
     /// Takes a job. Never waits.
     pub(crate) fn submit(&mut self, job: Job) {
+        self.under_way += 1;
         self.waiting.push_back(job);
         self.flush();
+    }
+
+    /// Whether no answer is to be expected.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.under_way == 0
     }
 
     /// The next answer, if there is one.
     pub(crate) fn next_done(&mut self) -> Option<Done> {
         self.flush();
-        self.done.try_recv().ok()
+        let done = self.done.try_recv().ok()?;
+        match &done {
+            Done::Persisted { .. }
+            | Done::Created { .. }
+            | Done::Removed { .. }
+            | Done::Scanned(_) => self.under_way = self.under_way.saturating_sub(1),
+            // Comes beside the answer to its job.
+            Done::CannotLock { .. } => {}
+        }
+        Some(done)
     }
 
     /// Lets the worker finish what it was given, then ends it.
@@ -227,7 +245,7 @@ impl Worker {
                     Ok(found) => Done::Scanned(found),
                     Err(error) => {
                         tracing::warn!(error = in_words(&error), "old epochs cannot be listed");
-                        continue;
+                        Done::Scanned(Found::new())
                     }
                 },
             };

@@ -31,10 +31,12 @@ use crate::status::Answers;
 /// keep leases alive.
 const TICK_AT_LEAST_EVERY_NS: u64 = 250_000_000;
 /// Idle rounds that spin, then those that yield, before the first sleep.
-const SPINS: u32 = 16;
-const YIELDS: u32 = 8;
+const SPINS: u32 = 1;
+const YIELDS: u32 = 1;
 /// Sleep at most, without and with a relay.
 const SLEEP_NS: u64 = 1_000_000;
+/// Sleep at most where everything that cannot wait wakes: the socket alone, no file job under way.
+const LONG_SLEEP_NS: u64 = 10_000_000;
 // spec: X-2-63
 const SLEEP_WITH_RELAY_NS: u64 = 100_000;
 /// After the last action the transports are driven on for this long, so that last words go out.
@@ -250,7 +252,9 @@ impl Runtime {
         }
     }
 
-    /// Spins, yields, then sleeps until the socket has something, a deadline comes, or 1 ms is over.
+    /// Spins, yields, then sleeps. The first sleep after work is not cut short by the socket: packets
+    /// of ten thousand clients come one by one, and a wake-up for each would cost more than the packet.
+    /// Later sleeps are.
     fn idle(&mut self, now: MonoNanos, work: usize) {
         if work > 0 || self.stopping {
             self.idle_rounds = 0;
@@ -265,15 +269,18 @@ impl Runtime {
             std::thread::yield_now();
             return;
         }
+        let is_first = self.idle_rounds == SPINS + YIELDS + 1;
         let longest = match &self.aeron {
             Some(aeron) if aeron.has_relays() => SLEEP_WITH_RELAY_NS,
+            None if !is_first && self.socket.is_some() && self.files.is_idle() => LONG_SLEEP_NS,
             Some(_) | None => SLEEP_NS,
         };
         let until_due = self
             .core
             .next_deadline()
             .map_or(longest, |due| due.saturating_since(now));
-        sleep(self.socket.as_ref(), longest.min(until_due));
+        let waking = self.socket.as_ref().filter(|_| !is_first);
+        sleep(waking, longest.min(until_due));
     }
 
     /// Last words go out, the file worker finishes, memory is given back if that was asked for.
