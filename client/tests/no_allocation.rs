@@ -2,9 +2,6 @@
 // In a test a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
-#[cfg(feature = "aeron-tests")]
-#[path = "local/media.rs"]
-mod media;
 #[path = "local/peer.rs"]
 #[allow(dead_code)]
 mod peer;

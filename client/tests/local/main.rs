@@ -7,8 +7,6 @@ mod aeron;
 #[cfg(feature = "async")]
 mod executor;
 mod lease;
-#[cfg(feature = "aeron-tests")]
-mod media;
 mod memory;
 mod peer;
 mod process;

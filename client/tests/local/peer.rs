@@ -22,6 +22,10 @@ use tensorpool_wire::{
     StreamId,
 };
 
+#[cfg(feature = "aeron-tests")]
+#[path = "media.rs"]
+mod media;
+
 pub(crate) const STREAM: StreamId = StreamId(10_000);
 pub(crate) const NAME: &str = "camera/front";
 pub(crate) const NSLOTS: u32 = 16;
@@ -40,7 +44,7 @@ pub(crate) struct Peer {
 pub(crate) struct State {
     server: Option<Box<dyn ServerPort>>,
     #[cfg(feature = "aeron-tests")]
-    aeron: Option<(crate::media::MediaDriver, PathBuf)>,
+    aeron: Option<(media::MediaDriver, PathBuf)>,
     socket: PathBuf,
     store: EpochStore,
     base: PathBuf,
@@ -207,7 +211,7 @@ impl State {
     /// A driver on Aeron, with a media driver of its own in `dir`.
     #[cfg(feature = "aeron-tests")]
     pub(crate) fn listen_on_aeron(&mut self, dir: PathBuf) {
-        let (driver, port) = crate::media::listen(&dir);
+        let (driver, port) = media::listen(&dir);
         self.aeron = Some((driver, dir));
         self.server = Some(Box::new(port));
     }
