@@ -25,7 +25,7 @@ const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 /// Some hugepages and a mount, both given back when dropped.
 struct Hugepages {
     mount: TempDir,
-    before: u64,
+    pages: u64,
     _lock: File,
 }
 
@@ -58,7 +58,7 @@ impl Hugepages {
         );
         let taken = Self {
             mount: dir,
-            before,
+            pages,
             _lock: lock,
         };
         if let Err(error) = mounted {
@@ -85,7 +85,9 @@ impl Hugepages {
 impl Drop for Hugepages {
     fn drop(&mut self) {
         let _ = unmount(self.path(), UnmountFlags::DETACH);
-        std::fs::write(COUNT, self.before.to_string()).expect("hugepages given back");
+        // As many as were taken, whatever others did to the number meanwhile.
+        let rest = count(COUNT).unwrap_or(0).saturating_sub(self.pages);
+        std::fs::write(COUNT, rest.to_string()).expect("hugepages given back");
     }
 }
 

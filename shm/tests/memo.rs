@@ -50,6 +50,8 @@ fn headers() -> impl Strategy<Value = Vec<SlotHeader>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     // spec: W-8.3-6 W-10.2.1-7 W-15.5-1
     #[test]
     fn a_remembered_parse_is_the_parse(snapshots in snapshots()) {

@@ -12,7 +12,7 @@ use super::{EPOCH, Stream, header, layout};
 pub(crate) const NSLOTS: u32 = 2;
 pub(crate) const STRIDE: u32 = 2048;
 const PAYLOAD: usize = 2048;
-const FRAMES: u64 = 1_200_000;
+const FRAMES: u64 = 1_050_000;
 /// Set in the producer's process: the epoch's directory, and the allowed base.
 const DIRECTORY: &str = "TENSORPOOL_HAMMER_DIRECTORY";
 
