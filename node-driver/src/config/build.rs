@@ -72,25 +72,10 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
     Limits {
         streams: reader.number_u32("limits.streams", 4096, 1, 65_536),
         leases: reader.number_u32("limits.leases", 16_384, 1, 1_048_576),
-        leases_per_connection: reader.number_u32(
-            "limits.leases_per_connection",
-            64,
-            1,
-            1_048_576,
-        ),
-        consumers_per_stream: reader.number_u32(
-            "limits.consumers_per_stream",
-            1024,
-            1,
-            1_048_576,
-        ),
+        leases_per_connection: reader.number_u32("limits.leases_per_connection", 64, 1, 1_048_576),
+        consumers_per_stream: reader.number_u32("limits.consumers_per_stream", 1024, 1, 1_048_576),
         connections: reader.number_u32("limits.connections", 16_384, 1, 1_048_576),
-        connections_per_uid: reader.number_u32(
-            "limits.connections_per_uid",
-            16_384,
-            1,
-            1_048_576,
-        ),
+        connections_per_uid: reader.number_u32("limits.connections_per_uid", 16_384, 1, 1_048_576),
     }
 }
 
