@@ -33,6 +33,7 @@ pub(crate) fn core_config(
         identity: identity(settings, store, hugepages),
         timing: Timing {
             announce_period_ns: policies.announce_period_ms * MS,
+            // spec: D-4.4-5 — both are keys of the configuration, and each answer states the expiry.
             keepalive_interval_ns: policies.lease_keepalive_interval_ms * MS,
             expiry_grace_intervals: policies.lease_expiry_grace_intervals,
             shutdown_timeout_ns: policies.shutdown_timeout_ms * MS,

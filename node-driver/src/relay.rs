@@ -4,6 +4,9 @@
 //! the newest frame, and never keeps a descriptor: what the publication refuses is dropped and
 //! counted, since the next one supersedes it.
 
+#[cfg(test)]
+mod tests;
+
 use tensorpool_driver_core::EpochKey;
 use tensorpool_shm::{Cursor, Look, ReadMapping, Skip, Start};
 use tensorpool_transport::pubsub::Publication;

@@ -4,6 +4,8 @@
 //! for the socket at once; files are made by the file worker, HTTP is served elsewhere.
 
 mod inputs;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -33,7 +35,7 @@ const TICK_AT_LEAST_EVERY_NS: u64 = 250_000_000;
 /// Idle rounds that spin, then those that yield, before the first sleep.
 const SPINS: u32 = 1;
 const YIELDS: u32 = 1;
-/// Sleep at most, without and with a relay.
+/// Sleep at most, without a relay and with one.
 const SLEEP_NS: u64 = 1_000_000;
 /// Sleep at most where everything that cannot wait wakes: the socket alone, no file job under way.
 const LONG_SLEEP_NS: u64 = 10_000_000;
@@ -270,11 +272,9 @@ impl Runtime {
             return;
         }
         let is_first = self.idle_rounds == SPINS + YIELDS + 1;
-        let longest = match &self.aeron {
-            Some(aeron) if aeron.has_relays() => SLEEP_WITH_RELAY_NS,
-            None if !is_first && self.socket.is_some() && self.files.is_idle() => LONG_SLEEP_NS,
-            Some(_) | None => SLEEP_NS,
-        };
+        let wakes_for_all = self.aeron.is_none() && self.socket.is_some() && self.files.is_idle();
+        let has_relays = self.aeron.as_ref().is_some_and(Aeron::has_relays);
+        let longest = longest_sleep_ns(has_relays, wakes_for_all && !is_first);
         let until_due = self
             .core
             .next_deadline()
@@ -316,6 +316,18 @@ impl Runtime {
             remove_all(&self.store);
         }
         tracing::info!("ended");
+    }
+}
+
+/// How long the duty cycle may sleep. `wakes_for_all`: whatever cannot wait ends the sleep.
+// spec: X-2-63
+const fn longest_sleep_ns(has_relays: bool, wakes_for_all: bool) -> u64 {
+    if has_relays {
+        SLEEP_WITH_RELAY_NS
+    } else if wakes_for_all {
+        LONG_SLEEP_NS
+    } else {
+        SLEEP_NS
     }
 }
 

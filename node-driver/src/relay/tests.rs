@@ -1,0 +1,194 @@
+//! The relay over a real ring, with a publication that obeys the test.
+
+use tensorpool_shm::{
+    Access, CreatedEpoch, Creator, EpochStore, MapOptions, Permissions, RegionSource, StoreOptions,
+    StreamLayout, WriteMapping,
+};
+use tensorpool_transport::pubsub::SendError;
+use tensorpool_wire::{
+    Dtype, Epoch, MajorOrder, Message, MonoNanos, PoolId, PoolStride, ProgressUnit, Seq,
+    TensorHeader,
+};
+
+use super::*;
+
+const NSLOTS: u32 = 256;
+const KEY: EpochKey = EpochKey {
+    stream: StreamId(10_000),
+    epoch: Epoch(7),
+};
+
+/// Takes descriptors while it is told to.
+struct Taken {
+    connected: bool,
+    refuses: bool,
+    seqs: Vec<u64>,
+}
+
+impl Publication for Taken {
+    fn offer(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.refuses {
+            return Err(SendError::BackPressured);
+        }
+        match Message::decode(message) {
+            Ok(Message::FrameDescriptor(descriptor)) => self.seqs.push(descriptor.seq.get()),
+            other => panic!("not a descriptor: {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    fn max_message_len(&self) -> usize {
+        1_024
+    }
+
+    fn session(&self) -> i32 {
+        1
+    }
+}
+
+struct World {
+    relay: Relay,
+    ring: WriteMapping,
+    next: u64,
+    taken: Taken,
+    counters: Counters,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let store = EpochStore::open(StoreOptions {
+            base_dir: dir.path().to_owned(),
+            user: Some("test".into()),
+            namespace: "relay".into(),
+            permissions: Permissions::GROUP,
+            require_hugepages: false,
+            expected_page_bytes: None,
+            prefault: false,
+            lock: false,
+        })
+        .unwrap();
+        let pools = vec![PoolStride {
+            pool_id: PoolId(1),
+            stride_bytes: 64,
+        }];
+        let layout = StreamLayout::new(KEY.stream, KEY.epoch, NSLOTS, pools).unwrap();
+        let creator = Creator {
+            pid: 1,
+            start: MonoNanos(1),
+        };
+        let created: CreatedEpoch = store.create(layout.clone(), creator).unwrap();
+        let files = created.open(Access::ReadWrite).unwrap();
+        let sources = files.into_iter().map(|file| RegionSource::File {
+            file,
+            require_hugepages: false,
+        });
+        let options = MapOptions::default();
+        Self {
+            relay: Relay::new(KEY, created.map_reader(options).unwrap()),
+            ring: WriteMapping::map(layout, sources.collect(), options).unwrap(),
+            next: 0,
+            taken: Taken {
+                connected: true,
+                refuses: false,
+                seqs: Vec::new(),
+            },
+            counters: Counters::default(),
+            _dir: dir,
+        }
+    }
+
+    fn publish(&mut self, frames: u64) {
+        for _ in 0..frames {
+            let header = SlotHeader {
+                seq: Seq(self.next),
+                values_len_bytes: 0,
+                payload_slot: u32::try_from(self.next % u64::from(NSLOTS)).unwrap(),
+                pool_id: PoolId(1),
+                payload_offset: 0,
+                timestamp_ns: None,
+                meta_version: None,
+                tensor: TensorHeader {
+                    dtype: Dtype::Uint8,
+                    major_order: MajorOrder::Row,
+                    ndims: 1,
+                    progress_unit: ProgressUnit::None,
+                    progress_stride_bytes: 0,
+                    dims: [0; 8],
+                    strides: [0; 8],
+                },
+            };
+            let slot = self.ring.begin(Seq(self.next), 0).unwrap();
+            slot.commit(&header.encode());
+            self.next += 1;
+        }
+    }
+
+    fn cycle(&mut self) -> Outcome {
+        self.relay.work(&mut self.taken, &mut self.counters)
+    }
+
+    fn dropped(&self, reason: &'static str) -> u64 {
+        let key = (KEY.stream, reason);
+        self.counters.relay_drops.get(&key).copied().unwrap_or(0)
+    }
+}
+
+#[test]
+fn nothing_is_relayed_to_nobody_and_a_first_subscriber_starts_at_the_newest() {
+    // spec: X-2-58
+    let mut world = World::new();
+    world.taken.connected = false;
+    world.publish(10);
+    assert_eq!(world.cycle(), Outcome::Unheard);
+    world.taken.connected = true;
+    world.cycle();
+    assert_eq!(world.taken.seqs, [9]);
+}
+
+#[test]
+fn a_cycle_relays_sixty_four_descriptors_and_the_next_one_goes_on() {
+    // spec: X-2-60
+    let mut world = World::new();
+    world.cycle();
+    world.publish(100);
+    assert_eq!(world.cycle(), Outcome::Walked(64));
+    assert_eq!(world.taken.seqs, (0..64).collect::<Vec<_>>());
+    assert_eq!(world.cycle(), Outcome::Walked(36));
+    assert_eq!(world.taken.seqs, (0..100).collect::<Vec<_>>());
+    assert_eq!(world.cycle(), Outcome::Walked(0));
+}
+
+#[test]
+fn what_is_refused_is_dropped_counted_and_never_sent_later() {
+    // spec: X-2-61
+    let mut world = World::new();
+    world.cycle();
+    world.taken.refuses = true;
+    world.publish(5);
+    world.cycle();
+    world.taken.refuses = false;
+    world.publish(2);
+    world.cycle();
+    assert_eq!(world.taken.seqs, [5, 6]);
+    assert_eq!(world.dropped("back_pressured"), 5);
+    assert_eq!(world.counters.relayed.get(&KEY.stream), Some(&2));
+}
+
+#[test]
+fn a_lapped_relay_goes_to_the_newest_frame_and_counts_the_others() {
+    // spec: X-2-61
+    let mut world = World::new();
+    world.publish(1);
+    world.cycle();
+    assert_eq!(world.taken.seqs, [0]);
+    world.publish(1_000);
+    world.cycle();
+    assert_eq!(world.taken.seqs, [0, 1_000]);
+    assert_eq!(world.dropped("relay_lapped"), 999);
+}
