@@ -22,6 +22,11 @@ use crate::aeron::AeronWay;
 use crate::error::AttachError;
 use crate::find::{Candidate, Looked, Rebase, Surroundings};
 
+mod way;
+
+pub(crate) use self::way::Place;
+use self::way::{Asking, Up, Way};
+
 /// How long a driver may take to say which streams it has.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages taken from a port in one cycle, so that a flood cannot keep the lease from its deadlines.
@@ -104,21 +109,6 @@ pub(crate) enum LinkEvent {
     Down(Dead),
 }
 
-/// Which way a link is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Socket(PathBuf),
-    Aeron(PathBuf),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(path) | Self::Aeron(path) => path.display().fmt(f),
-        }
-    }
-}
-
 /// The way to one driver, for one attachment.
 pub(crate) struct Link {
     options: LinkOptions,
@@ -145,44 +135,6 @@ struct Tried {
     looked: Looked,
     asked: Vec<String>,
     last: Option<AttachError>,
-}
-
-/// The connection itself.
-enum Way {
-    Socket(SocketClient),
-    Aeron(AeronWay),
-}
-
-impl Way {
-    const fn port(&mut self) -> &mut dyn ClientPort {
-        match self {
-            Self::Socket(port) => port,
-            Self::Aeron(way) => way.port(),
-        }
-    }
-
-    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Socket(port) => port.wait_fd(),
-            Self::Aeron(_) => None,
-        }
-    }
-}
-
-/// A driver that was asked for the stream.
-struct Asking {
-    way: Way,
-    place: Place,
-    volume: Option<PathBuf>,
-    request_id: u64,
-    give_up_at: MonoNanos,
-}
-
-struct Up {
-    way: Way,
-    place: Place,
-    rebase: Option<Rebase>,
-    volume: Option<PathBuf>,
 }
 
 impl fmt::Debug for Link {
@@ -295,7 +247,10 @@ impl Link {
                 rest,
                 mut asking,
             } => {
-                let died = self.drain(asking.way.port(), inbox).err();
+                let died = asking
+                    .send()
+                    .and_then(|()| self.drain(asking.way.port(), inbox));
+                let died = died.err();
                 let answer = inbox.iter().find_map(|inbound| match &inbound.message {
                     // spec: DI-5.2-8
                     Message::DiscoveryResponse(response)
@@ -311,9 +266,7 @@ impl Link {
                         self.on_answer(now, &response, asking, tried, rest, events);
                     }
                     (_, Some(dead)) => {
-                        tried.last = Some(AttachError::Lost {
-                            text: dead.to_string(),
-                        });
+                        tried.last = Some(lost(&dead));
                         self.try_next(now, rest, tried, events);
                     }
                     (None, None) if now >= asking.give_up_at => {
@@ -439,14 +392,17 @@ impl Link {
                     events.push(LinkEvent::Up { stream });
                     return;
                 }
-                (Ok(asking), _) => {
-                    self.state = State::Finding {
-                        tried,
-                        rest,
-                        asking,
-                    };
-                    return;
-                }
+                (Ok(mut asking), _) => match asking.send() {
+                    Ok(()) => {
+                        self.state = State::Finding {
+                            tried,
+                            rest,
+                            asking,
+                        };
+                        return;
+                    }
+                    Err(dead) => tried.last = Some(lost(&dead)),
+                },
                 (Err(error), _) => tried.last = Some(error),
             }
         }
@@ -470,7 +426,7 @@ impl Link {
     fn ask(&mut self, now: MonoNanos, candidate: Candidate) -> Result<Asking, AttachError> {
         self.next_request = self.next_request.wrapping_add(1);
         let request_id = self.next_request;
-        let (mut way, place, volume) = match candidate {
+        let (way, place, volume) = match candidate {
             Candidate::Socket { path, volume } => {
                 self.may_be_socket(&path)?;
                 let port = SocketClient::connect(&path).map_err(AttachError::connect)?;
@@ -502,11 +458,6 @@ impl Link {
             response_channel,
             data_source_name,
         });
-        way.port()
-            .send(LogicalStream::Discovery, &request.encode())
-            .map_err(|error| AttachError::Lost {
-                text: error.to_string(),
-            })?;
         let wait = u64::try_from(DISCOVERY_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
         let give_up_at = now.saturating_add(wait);
         Ok(Asking {
@@ -514,6 +465,7 @@ impl Link {
             place,
             volume,
             request_id,
+            unsent: Some(request.encode()),
             give_up_at,
         })
     }
@@ -589,5 +541,11 @@ impl Link {
                 .all(|pool| pool.pool_nslots == result.header_nslots);
             is_it && has_driver && fits
         })
+    }
+}
+
+fn lost(dead: &Dead) -> AttachError {
+    AttachError::Lost {
+        text: dead.to_string(),
     }
 }
