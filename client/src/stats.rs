@@ -1,5 +1,6 @@
 //! What was counted, by reason. Written by the data path, read by anybody.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tensorpool_shm::{DropCounter, Miss, Skip};
@@ -228,14 +229,27 @@ pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     );
 }
 
-/// A consumer's counters since it was built, as one snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A consumer's counters since it was built, as one snapshot. Its `Debug` names the reasons that
+/// occurred.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerStats {
     /// Frames delivered.
     pub delivered: u64,
     /// The furthest that the consumer was seen behind the producer, in frames (X-1-15).
     pub largest_lag: u64,
     drops: [u64; DropReason::ALL.len()],
+}
+
+impl fmt::Debug for ConsumerStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ConsumerStats");
+        shown.field("delivered", &self.delivered);
+        shown.field("largest_lag", &self.largest_lag);
+        for (reason, frames) in self.drops() {
+            shown.field(reason.label(), &frames);
+        }
+        shown.finish()
+    }
 }
 
 impl ConsumerStats {
@@ -334,5 +348,50 @@ impl ProducerStats {
     #[must_use]
     pub fn dropped(&self, reason: ProducerDrop) -> u64 {
         self.drops.get(reason.index()).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: W-15.4-2
+    #[test]
+    fn drops_are_counted_by_reason_and_by_the_protocols_counters() {
+        let counters = ConsumerCounters::new();
+        for (frames, &reason) in (1..).zip(DropReason::ALL) {
+            counters.drop_frames(reason, frames);
+        }
+        let stats = counters.snapshot();
+        for (frames, &reason) in (1..).zip(DropReason::ALL) {
+            assert_eq!(stats.dropped(reason), frames, "{reason:?}");
+        }
+        let all: u64 = stats.drops().map(|(_, frames)| frames).sum();
+        let left_out =
+            stats.dropped(DropReason::PassedOver) + stats.dropped(DropReason::RateLimited);
+        let counted = stats.counted(DropCounter::Gap) + stats.counted(DropCounter::Late);
+        assert_eq!(
+            counted + left_out,
+            all,
+            "each is in one counter, or was asked for"
+        );
+    }
+
+    #[test]
+    fn labels_are_different_and_only_what_occurred_is_shown() {
+        let mut labels: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.label())
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+        let counters = ConsumerCounters::new();
+        counters.drop_frames(DropReason::Hole, 2);
+        let shown = format!("{:?}", counters.snapshot());
+        assert_eq!(
+            shown,
+            "ConsumerStats { delivered: 0, largest_lag: 0, hole: 2 }"
+        );
     }
 }
