@@ -257,7 +257,7 @@ impl Driver {
     }
 
     /// At most one producer, granted or waiting; a bounded number of consumers and of those waiting.
-    // spec: D-5-1
+    // spec: D-5-1, W-15.14-5
     fn check_place(&self, role: LeaseRole, target: &Target) -> Result<(), Refusal> {
         let Some(stream) = self.streams.get(&target.stream()) else {
             return Ok(());

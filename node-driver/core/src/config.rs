@@ -91,6 +91,7 @@ impl Default for Timing {
 
 impl Timing {
     /// How long a lease lives after its last keepalive, in nanoseconds (D-4.4-5).
+    // spec: D-4.4-5
     #[must_use]
     pub fn lease_ns(&self) -> u64 {
         self.keepalive_interval_ns

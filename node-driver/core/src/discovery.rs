@@ -31,7 +31,7 @@ struct Wanted<'a> {
 }
 
 impl Driver {
-    // spec: DI-4.3-1, DI-5.2-1, X-2-40
+    // spec: DI-3-1, DI-4.3-1, DI-5.2-1, DI-8-1, X-2-40
     pub(crate) fn on_discovery(
         &mut self,
         origin: Origin,
@@ -81,6 +81,8 @@ impl Driver {
         };
         let matching: Vec<(StreamId, &Stream)> = candidates
             .filter(|(id, _)| access.is_none_or(|access| access.sees(**id)))
+            // spec: DI-6.2-1, DI-6.3-1, on Aeron what is not announced now is not there. A socket also
+            // names configured streams before their first epoch (X-2-41).
             .filter(|(_, stream)| {
                 stream.current().is_some() || on_socket && !stream.name.is_empty()
             })

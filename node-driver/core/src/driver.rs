@@ -243,6 +243,7 @@ impl Driver {
     /// Why nothing from this origin, or nothing of this length, is read at all.
     fn unheard(&self, origin: Origin, bytes: &[u8]) -> Option<DropReason> {
         match origin {
+            // spec: X-2-54
             Origin::Aeron { session } if self.own_sessions.contains(&session) => {
                 return Some(DropReason::OwnSession);
             }

@@ -223,6 +223,7 @@ impl PolicySpec {
         })
     }
 
+    // spec: D-17-4
     fn resolve_streams(&self) -> Result<BTreeMap<StreamId, StreamPolicy>, PolicyError> {
         let mut streams = BTreeMap::new();
         let mut names = BTreeSet::new();

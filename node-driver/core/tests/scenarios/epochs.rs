@@ -10,7 +10,7 @@ use crate::assert_transcript;
 use crate::rig::*;
 
 #[test]
-// spec: D-6-1, W-15.14-1, D-8-1, D-8-2
+// spec: D-6-1, W-15.14-1, D-8-1, D-8-2, D-3-1
 fn a_producer_attach_raises_the_epoch_and_is_answered_after_journal_and_files() {
     let mut rig = Rig::new();
     let begun = rig.send_raw(aeron(1), produce(7));

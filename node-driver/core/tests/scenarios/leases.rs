@@ -401,7 +401,7 @@ fn a_clock_that_goes_back_stands_still_and_is_counted() {
 }
 
 #[test]
-// spec: D-4.8-3, D-4.9-12
+// spec: D-4.8-3, D-2.1-1
 fn a_keepalive_of_an_unknown_lease_is_told_so_at_most_once_a_second() {
     let mut rig = Rig::new();
     let stranger = Held {
@@ -461,4 +461,28 @@ fn the_next_deadline_is_never_later_than_half_a_keepalive_interval() {
     rig.tick();
     let deadline = rig.driver.next_deadline().unwrap();
     assert!(deadline > MonoNanos(rig.now) && deadline <= MonoNanos(rig.now + SECOND / 2));
+}
+
+#[test]
+// spec: D-4.5-1
+fn every_message_of_the_driver_schema_travels_on_the_control_stream() {
+    let mut rig = Rig::new();
+    let mut actions = rig.send(aeron(1), produce(7));
+    let held = rig.lease(aeron(1), produce(7));
+    actions.append(&mut rig.detach(&held));
+    actions.append(&mut rig.event(Event::Shutdown(tensorpool_driver_core::ShutdownMode::Drain)));
+    actions.append(&mut rig.pass(3));
+    let mut seen = 0;
+    for action in &actions {
+        if let Action::Send {
+            stream, message, ..
+        } = action
+        {
+            let is_driver_message = message.schema_id() == tensorpool_wire::SCHEMA_DRIVER;
+            let on_control = *stream == tensorpool_wire::LogicalStream::Control;
+            assert_eq!(is_driver_message, on_control, "{}", message.name());
+            seen += usize::from(is_driver_message);
+        }
+    }
+    assert_eq!(seen, 4, "answer, revoke, detach answer, shutdown");
 }
