@@ -303,7 +303,7 @@ impl Runtime {
             }
             sleep(self.socket.as_ref(), SLEEP_NS);
         }
-        drop(self.aeron.take());
+        self.aeron = None;
         if drained && let Some(socket) = &mut self.socket {
             // A handover leaves the file for the successor to rename its own over.
             if let Err(error) = socket.remove_listener(STANDALONE) {
