@@ -186,7 +186,7 @@ impl Cursor {
 
     /// One look at the next slot. `read` copies the frame that the cursor found committed; it gets one
     /// attempt.
-    // spec: W-15.21-1
+    // spec: W-15.21-1 X-1-1
     #[inline]
     pub(crate) fn poll_slots<S: Slots<N>, const N: usize, T>(
         &mut self,
@@ -371,6 +371,7 @@ pub(crate) fn begun_since<S: Slots<N>, const N: usize>(slots: &S, from: u64) -> 
 }
 
 /// The newest frame that has been begun; 0 on a ring that was never written.
+// spec: X-1-13
 fn newest_begun<S: Slots<N>, const N: usize>(slots: &S) -> u64 {
     // A re-marked slot names a frame of another index; the next slots are asked instead.
     let from = (0..=slots.mask().min(3))

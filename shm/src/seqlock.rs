@@ -60,7 +60,7 @@ pub(crate) const fn seq_of(mark: u64) -> u64 {
 }
 
 /// Marks the slot as being written with frame `seq`, before any of its bytes change.
-// spec: W-8.3-2
+// spec: W-8.3-2 X-1-26
 #[inline]
 pub(crate) fn begin<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
     slot[0].store(seq << 1, Ordering::Release);
@@ -85,7 +85,7 @@ pub(crate) fn write_words<const N: usize>(
 }
 
 /// Marks frame `seq` as complete, after all of its bytes.
-// spec: W-8.3-3 W-8.2-3 W-8.3-4
+// spec: W-8.3-3 W-8.2-3 W-8.3-4 X-1-26
 #[inline]
 pub(crate) fn commit<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
     slot[0].store(committed(seq), Ordering::Release); // SLOT-COMMIT

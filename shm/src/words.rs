@@ -76,6 +76,7 @@ pub(crate) fn bytes(region: &Region, offset: usize, len: usize) -> NonNull<u8> {
 }
 
 /// Copies bytes of a region out; `dst.len()` of them, from `offset`.
+// spec: X-1-28
 #[inline]
 pub(crate) fn copy_out(region: &Region, offset: usize, dst: &mut [u8]) {
     let src = bytes(region, offset, dst.len()).as_ptr();
@@ -88,6 +89,7 @@ pub(crate) fn copy_out(region: &Region, offset: usize, dst: &mut [u8]) {
 }
 
 /// Copies `src` into a region, to `offset`.
+// spec: X-1-28
 #[inline]
 pub(crate) fn copy_in(region: &Region, offset: usize, src: &[u8]) {
     assert!(

@@ -4,7 +4,7 @@ mod harness;
 
 use harness::hammer;
 
-// spec: W-8.3-2 W-8.3-3 W-8.3-5 W-8.3-7 W-15.3-2 W-15.21-1
+// spec: W-8.3-2 W-8.3-3 W-8.3-5 W-8.3-7 W-15.3-2 W-15.21-1 X-1-28
 #[test]
 fn two_process_hammer_tears_nothing_on_tmpfs() {
     if hammer::is_producer() {

@@ -62,7 +62,7 @@ fn words_of(slot: &Slot, mark: u64) -> [u64; 3] {
     ]
 }
 
-// spec: W-8.3-2 W-8.3-3 W-8.3-5 W-15.3-3
+// spec: W-8.3-2 W-8.3-3 W-8.3-5 W-15.3-3 X-1-26
 #[test]
 fn a_reader_never_accepts_a_torn_frame() {
     accepted_frames_are_whole(&OURS);

@@ -235,7 +235,7 @@ fn both_superblocks_match_the_announce() {
 }
 
 // spec: W-8.2-1, W-8.2-2, W-8.2-6, W-8.3-1, W-8.3-6, W-10.2.1-3, W-10.2.1-4, W-10.2.1-5
-// spec: W-10.2.1-6, W-15.5-1
+// spec: W-10.2.1-6, W-15.5-1, X-1-1
 #[test]
 fn every_described_frame_validates_and_its_payload_is_the_recorded_one() {
     let descriptors = descriptors();

@@ -86,10 +86,8 @@ fn test_modules(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
         let directory = module_directory(file);
         let mut guarded = false;
         for line in text.lines() {
-            if let Some(name) = line
-                .strip_prefix("mod ")
-                .and_then(|rest| rest.strip_suffix(';'))
-            {
+            let declared = line.trim_start_matches("pub(crate) ").strip_prefix("mod ");
+            if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';')) {
                 if guarded {
                     modules.insert(format!("{directory}/{name}"));
                 }
@@ -111,10 +109,10 @@ fn module_directory(file: &str) -> String {
     }
 }
 
+/// Whether an attribute compiles the next item for tests or models only.
 fn is_test_guard(line: &str) -> bool {
-    line.starts_with("#[cfg(")
-        && !line.contains("not(")
-        && (line.contains("test") || line.contains("loom"))
+    let names = |word: &str| line.contains(word) && !line.contains(&format!("not({word}"));
+    line.starts_with("#[cfg(") && (names("test") || names("loom"))
 }
 
 /// Indices of the lines inside `#[cfg(test)] mod … { … }` at the top of a file.
