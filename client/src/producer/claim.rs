@@ -184,7 +184,8 @@ impl<'a> SlotClaim<'a> {
         let counters = &self.shared.counters;
         bump(&counters.published, 1);
         bump(&counters.next, 1);
-        // spec: W-10.2.1-1 W-10.2.1-8
+        // The slot's timestamp is the only one, so no second one can disagree with it.
+        // spec: W-10.2.1-1 W-10.2.1-8 W-15.7-2
         if !self.outlets.is_empty() {
             let descriptor = FrameDescriptor {
                 stream_id: stream,

@@ -210,6 +210,36 @@ fn a_consumer_that_asks_gets_descriptors_of_its_own() {
     });
 }
 
+// spec: W-10.2.1-8 W-15.7-2
+#[test]
+fn descriptors_carry_no_time_and_the_slots_times_never_fall() {
+    use tensorpool_transport::pubsub::Subscription;
+    let (_peer, options) = start();
+    let dir = options.aeron_dir.clone().unwrap();
+    let mut client = RusteronClient::connect(&RusteronConfig::new(dir)).unwrap();
+    let mut witness = client.add_subscription(DESCRIPTORS, 1_100).unwrap();
+    let mut producer = producer(&options).build().expect("attached");
+    let mut consumer = consumer(&options).build().expect("attached");
+    let mut seen = Vec::new();
+    let mut last = None;
+    eventually("eight descriptors are read", || {
+        client.do_work(&mut |_| {}).unwrap();
+        producer.publish(b"hello").unwrap();
+        let mut take = |bytes: &[u8], _| seen.push(FrameDescriptor::decode(bytes).unwrap());
+        witness.poll(64, &mut take).unwrap();
+        while let Some(frame) = consumer.next().unwrap() {
+            let captured = frame.timestamp_ns().expect("captured at the claim");
+            assert!(last <= Some(captured), "{last:?} before {captured}");
+            last = Some(captured);
+        }
+        (seen.len() >= 8 && last.is_some()).then_some(())
+    });
+    assert!(
+        seen.iter()
+            .all(|descriptor| descriptor.timestamp_ns.is_none())
+    );
+}
+
 // spec: W-10.2.1-2 W-10.2.1-4 W-15.3-1
 #[test]
 fn foreign_descriptors_are_passed_over_and_false_ones_counted() {
