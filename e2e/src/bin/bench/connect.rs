@@ -131,7 +131,10 @@ pub(crate) fn consumer(way: &Way, stream: &str) -> Result<Consumer, String> {
         By::Socket => builder.notify(Notify::Ring),
         By::Aeron => builder.notify(Notify::Descriptor),
     };
-    builder.build().map_err(|error| words(&error))
+    let mut consumer = builder.build().map_err(|error| words(&error))?;
+    // The first poll decides where it begins: what is sent after this is seen.
+    consumer.next().map_err(|error| words(&error))?;
+    Ok(consumer)
 }
 
 /// An error and its causes in one line.
