@@ -158,6 +158,10 @@ impl Runtime {
     /// # Errors
     /// [`Fatal`] when the driver could not go on.
     pub(crate) fn run(mut self) -> Result<(), Fatal> {
+        // Whoever reads `ready` in the log may ask /readyz at once.
+        let readiness = self.readiness();
+        self.observed.set_readiness(readiness);
+        tracing::info!("ready");
         while !self.stopping {
             let now = clock::now();
             let work = self.cycle(now);

@@ -163,7 +163,6 @@ pub(crate) fn serve(loaded: &Loaded) -> Result<(), ServeError> {
         counters,
         others_alive,
     };
-    tracing::info!("ready");
     Runtime::new(parts, settings, now).run()?;
     Ok(())
 }
