@@ -74,6 +74,9 @@ pub(super) fn musl(bench: &Bench<'_>) -> Result<Outcome, String> {
     cargo.args(["build", "--locked", "--package", "tensorpool-client"]);
     cargo.args(["--no-default-features", "--examples"]);
     cargo.args(["--target", "x86_64-unknown-linux-musl"]);
+    // For the benchmark library alone, which comes with the examples and is linked into none of them;
+    // the crate itself has no C in it (gate `dependencies`).
+    cargo.env("CC_x86_64_unknown_linux_musl", "cc");
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let done = command::run(&mut cargo, Show::Errors)?.success("the static build")?;
     Ok(Outcome::checked(

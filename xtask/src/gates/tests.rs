@@ -43,7 +43,8 @@ pub(super) fn nextest(bench: &Bench<'_>) -> Result<Outcome, String> {
     ]);
     cargo.args(["--profile", "ci"]);
     environment(bench, &mut cargo);
-    let report = bench.target.join("nextest/ci/junit.xml");
+    // Relative to the workspace, wherever the build directory is.
+    let report = bench.workspace.root.join("target/nextest/ci/junit.xml");
     remove_old(&report)?;
     let done = command::run(&mut cargo, Show::All)?;
     let cases = junit::parse(
