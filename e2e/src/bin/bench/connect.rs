@@ -113,17 +113,28 @@ pub(crate) fn descriptors_of(stream: &str) -> u32 {
     }
 }
 
+/// The number of a stream, from its name (FNV-1a into the static range): on Aeron a name is found
+/// only once the stream has an epoch. The driver refuses its configuration if two should agree.
+pub(crate) fn stream_id(name: &str) -> u32 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    10_000 + hash % 10_000
+}
+
 /// The producer of a stream.
 pub(crate) fn producer(way: &Way, stream: &str) -> Result<Producer, String> {
     let client = way.client(way.producers, stream)?;
-    let builder = Producer::builder(stream).client(&client).timeout(PATIENCE);
+    let builder = Producer::builder(stream_id(stream))
+        .client(&client)
+        .timeout(PATIENCE);
     builder.build().map_err(|error| words(&error))
 }
 
 /// A consumer of a stream.
 pub(crate) fn consumer(way: &Way, stream: &str) -> Result<Consumer, String> {
     let client = way.client(way.consumers, stream)?;
-    let builder = Consumer::builder(stream)
+    let builder = Consumer::builder(stream_id(stream))
         .client(&client)
         .from(Start::Next)
         .timeout(PATIENCE);

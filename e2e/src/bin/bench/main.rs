@@ -240,9 +240,7 @@ fn hugepage_copies(quick: bool) -> Vec<Row> {
     };
     let streams: Vec<Stream> = copy::SIZES
         .iter()
-        .map(|(len, _)| stream(&copy::stream_name(*len), copy::SLOTS, *len, 0))
-        .enumerate()
-        .map(|(index, stream)| numbered(stream, index))
+        .map(|(len, _)| stream(&copy::stream_name(*len), copy::SLOTS, *len))
         .collect();
     match LocalDriver::start(Path::new(&mount), &streams) {
         Ok(driver) => {
@@ -262,36 +260,28 @@ fn streams() -> Vec<Stream> {
     let mut all = Vec::new();
     for name in ["ring", "descriptors", "relayed"] {
         for end in ["there", "back"] {
-            all.push(stream(&format!("{name}-{end}"), 1024, 64, 0));
+            all.push(stream(&format!("{name}-{end}"), 1024, 64));
         }
     }
     for (len, _) in copy::SIZES {
         for end in ["there", "back"] {
-            all.push(stream(&format!("claim-{len}-{end}"), 8, len, 0));
+            all.push(stream(&format!("claim-{len}-{end}"), 8, len));
         }
-        all.push(stream(&copy::stream_name(len), copy::SLOTS, len, 0));
+        all.push(stream(&copy::stream_name(len), copy::SLOTS, len));
     }
-    all.push(stream(fan_out::STREAM, 1024, fan_out::LEN, 0));
-    all.push(stream(waiting::STREAM, 64, 64, 0));
-    all.into_iter()
-        .enumerate()
-        .map(|(index, stream)| numbered(stream, index))
-        .collect()
+    all.push(stream(fan_out::STREAM, 1024, fan_out::LEN));
+    all.push(stream(waiting::STREAM, 64, 64));
+    all
 }
 
-fn stream(name: &str, slots: u32, stride_bytes: usize, id: u32) -> Stream {
+fn stream(name: &str, slots: u32, stride_bytes: usize) -> Stream {
     Stream {
         name: name.to_owned(),
-        id,
+        id: connect::stream_id(name),
         slots,
         stride_bytes,
         descriptors: Some(connect::descriptors_of(name)),
     }
-}
-
-fn numbered(stream: Stream, index: usize) -> Stream {
-    let id = 10_000 + u32::try_from(index).unwrap_or(0);
-    Stream { id, ..stream }
 }
 
 fn serve(kind: &str, core: &str, arguments: &[&str]) -> Result<(), String> {

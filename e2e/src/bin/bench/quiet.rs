@@ -55,11 +55,11 @@ fn system_calls(series: &mut dyn RoundTrip) -> Result<f64, String> {
         .map_err(|error| format!("strace: {error}"))?;
     wait_until_traced(&mut strace)?;
     let outcome = go(series);
-    let traced_during = fs::read_to_string(file.path()).map_err(|error| error.to_string());
+    // Ended before the file is read: the reading would be traced into the file that is read.
     end(&mut strace)?;
     outcome?;
     series.end()?;
-    let text = traced_during?;
+    let text = fs::read_to_string(file.path()).map_err(|error| error.to_string())?;
     // The calls by which this thread looked whether it was traced stand before the first trip, as
     // `openat`, `read` and `close` of one file of /proc; they end with the last of those.
     let after = text
@@ -68,6 +68,8 @@ fn system_calls(series: &mut dyn RoundTrip) -> Result<f64, String> {
     let calls = after
         .lines()
         .skip(1)
+        // The end of the trace is asked for by this thread too.
+        .take_while(|line| !line.starts_with("kill("))
         .filter(|line| line.contains('('))
         .count();
     let own = ["read(", "close("];

@@ -1,6 +1,8 @@
 //! Our round trips: a frame on one stream there, a frame on another back, through the public API
 //! with its default timestamp.
 
+use std::time::{Duration, Instant};
+
 use tensorpool_client::{Consumer, Producer, TensorSpec};
 
 use super::REST;
@@ -8,6 +10,11 @@ use crate::connect::{self, Way};
 use crate::latency::{RoundTrip, spin_until};
 use crate::machine::Machine;
 use crate::peer::{Peer, answer, next_order};
+
+/// How long the first answer of a turn is waited for before the frame is sent again.
+const FIRST_TRY: Duration = Duration::from_millis(20);
+/// How long a turn may take to connect.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +99,13 @@ impl Frames {
             next: 1,
         })
     }
+
+    fn send_next(&mut self) -> Result<u64, String> {
+        let word = self.next;
+        self.next += 1;
+        self.ends.send(word)?;
+        Ok(word)
+    }
 }
 
 impl RoundTrip for Frames {
@@ -101,13 +115,26 @@ impl RoundTrip for Frames {
 
     fn begin(&mut self) -> Result<(), String> {
         self.peer.tell("go")?;
-        self.peer.expect("ready").map(drop)
+        self.peer.expect("ready")?;
+        // A descriptor that is sent before its subscriber is connected is lost, so the first trip is
+        // tried until one comes back.
+        let begun = Instant::now();
+        loop {
+            let word = self.send_next()?;
+            let sent = Instant::now();
+            while sent.elapsed() < FIRST_TRY {
+                if self.ends.receive()? == Some(word) {
+                    return Ok(());
+                }
+            }
+            if begun.elapsed() > CONNECT_LIMIT {
+                return Err("the peer did not answer within 10 s".to_owned());
+            }
+        }
     }
 
     fn trip(&mut self) -> Result<(), String> {
-        let word = self.next;
-        self.next += 1;
-        self.ends.send(word)?;
+        let word = self.send_next()?;
         spin_until(|| Ok(self.ends.receive()? == Some(word)))
     }
 
