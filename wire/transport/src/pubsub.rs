@@ -150,7 +150,7 @@ pub trait Subscription {
 
 /// One client of a media driver, or of the in-process bus. One per thread.
 pub trait MessageClient {
-    /// Its publications. Exclusive ones: a crash inside a shared one blocks everybody (aeron.md §0.1).
+    /// Its publications. Exclusive ones: a crash inside a shared one blocks everybody.
     type Publication: Publication;
     /// Its subscriptions.
     type Subscription: Subscription;
