@@ -73,7 +73,8 @@ fn sim_clients_recover_from_every_mix_of_faults() {
         });
     }
     assert!(faults > seeds.len() as u64, "faults were injected");
-    println!("simulated {} seeds, {faults} faults", seeds.len());
+    println!("count: simulation seeds = {}", seeds.len());
+    println!("count: simulated faults = {faults}");
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn sim_a_peaceful_world_has_no_refusals_and_no_lost_leases() {
             );
         });
     }
-    println!("simulated {} seeds", seeds.len());
+    println!("count: simulation seeds = {}", seeds.len());
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn sim_a_crash_at_every_action_boundary_is_recovered_from() {
             assert_eq!(world.crashes(), 1, "action {boundary}");
         });
     }
-    println!("simulated {actions} crashes");
+    println!("count: simulated crashes = {actions}");
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn sim_a_hundred_producer_restarts_fit_into_memory_for_three_epochs() {
             );
         });
     }
-    println!("simulated 3 seeds");
+    println!("count: simulation seeds = 3");
 }
 
 #[test]
@@ -140,5 +141,5 @@ fn sim_with_memory_for_two_epochs_it_recovers_and_a_driver_restart_too() {
             world.live_in_peace(20);
         });
     }
-    println!("simulated 3 seeds");
+    println!("count: simulation seeds = 3");
 }
