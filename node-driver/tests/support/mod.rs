@@ -320,14 +320,21 @@ impl Driver {
         self.seen.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the end of the process and of its log.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait_until("the end of the driver", || {
+        let status = wait_until("the end of the driver", || {
             self.child
                 .try_wait()
                 .expect("the driver is our child")
                 .ok_or_else(|| "it runs".to_owned())
-        })
+        });
+        // Its last lines may still be on their way from the thread that reads them.
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            let line = serde_json::from_str(&line)
+                .unwrap_or_else(|_| serde_json::json!({ "message": line }));
+            self.seen.push(line);
+        }
+        status
     }
 
     /// SIGKILL, and gone when this returns.
