@@ -5,16 +5,18 @@
 //! the system, except the naps of [`Consumer::wait`]. What happens between it and the driver is the
 //! conductor's business.
 
+mod descriptors;
+mod memory;
+mod passage;
+
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tensorpool_shm::{
-    Cursor, ForkGuard, Idle, IdlePolicy, Look, Region, SlotParser, Snapshot, Start as CursorStart,
-};
+use tensorpool_shm::{ForkGuard, Idle, IdlePolicy, Look, Snapshot, Start as CursorStart};
 use tensorpool_transport::pubsub::Subscription;
-use tensorpool_wire::{FrameDescriptor, FrameProgress, MonoNanos, Seq, StreamId, TraceId};
+use tensorpool_wire::{FrameDescriptor, FrameProgress, MonoNanos, StreamId, TraceId};
 
 use crate::client::AttachmentHandle;
 use crate::clock::mono_now;
@@ -25,6 +27,13 @@ use crate::mapping::Mapped;
 use crate::metadata::{Metadata, MetadataCell};
 use crate::progress::ProgressInbox;
 use crate::stats::{ConsumerCounters, ConsumerStats, DropReason, bump};
+
+pub use memory::Memory;
+
+use descriptors::follow;
+pub(crate) use descriptors::{DescriptorMail, Source};
+pub(crate) use passage::committed;
+use passage::{Leave, Passage, Reading};
 
 /// How many dropped frames one poll gets over before it says that nothing is there.
 const DROPS_PER_POLL: u32 = 8;
@@ -69,37 +78,11 @@ pub(crate) struct ConsumerShared {
     pub(crate) descriptors: DescriptorMail,
 }
 
-/// Where frames are learned of, on its way to the data path.
-pub(crate) enum Source {
-    /// The ring.
-    Ring,
-    /// This subscription of descriptors.
-    Descriptors(Box<dyn Subscription + Send>),
-}
-
-#[derive(Default)]
-pub(crate) struct DescriptorMail(Mutex<Option<Source>>);
-
-impl fmt::Debug for DescriptorMail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DescriptorMail")
-    }
-}
-
-impl DescriptorMail {
-    pub(crate) fn post(&self, source: Source) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
-    }
-
-    fn take(&self) -> Option<Source> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
 /// A reader of one stream. Attached again and mapped again by its client, without being asked.
 pub struct Consumer {
     seat: Seat<Arc<Mapped>>,
     reading: Option<Reading>,
+    passage: Passage,
     notify: Notify,
     descriptors: Option<Box<dyn Subscription + Send>>,
     idle: IdlePolicy,
@@ -109,16 +92,6 @@ pub struct Consumer {
     found: Option<Found>,
     shared: Arc<ConsumerShared>,
     handle: AttachmentHandle,
-}
-
-#[derive(Debug)]
-struct Reading {
-    mapped: Arc<Mapped>,
-    cursor: Cursor,
-    /// Parses the slots of this mapping; quick while the shape stays the same.
-    parser: SlotParser,
-    /// The number that a descriptor should carry next.
-    expected: Option<Seq>,
 }
 
 impl fmt::Debug for Consumer {
@@ -142,6 +115,7 @@ impl Consumer {
         Self {
             seat,
             reading: None,
+            passage: Passage::default(),
             notify,
             descriptors: None,
             idle: IdlePolicy::default(),
@@ -190,7 +164,7 @@ impl Consumer {
                 for _ in 0..DESCRIPTORS_PER_POLL {
                     let Some(found) = self.look()? else { break };
                     if newest.replace(found).is_some() {
-                        self.shared.counters.drop_frames(DropReason::PassedOver, 1);
+                        self.shared.counters.leave_out(DropReason::PassedOver);
                     }
                 }
                 newest
@@ -268,7 +242,7 @@ impl Consumer {
     /// Counters since the consumer was built.
     #[must_use]
     pub fn stats(&self) -> ConsumerStats {
-        self.shared.counters.snapshot()
+        self.shared.counters.snapshot(self.passage.lost())
     }
 
     /// How the attachment stands.
@@ -372,6 +346,9 @@ impl Consumer {
     fn look(&mut self) -> Result<Option<Found>, PollError> {
         self.switch_if_changed()?;
         if self.reading.is_none() {
+            if self.passage.is_open() {
+                self.settle(false);
+            }
             return Ok(None);
         }
         for _ in 0..DROPS_PER_POLL {
@@ -379,16 +356,26 @@ impl Consumer {
                 Notify::Ring => self.look_at_ring(),
                 Notify::Descriptor => self.look_at_descriptors(),
             };
+            if self.passage.is_open() {
+                self.settle(matches!(found, Looked::Found(_)));
+            }
             match found {
                 Looked::Nothing => return Ok(None),
                 Looked::Dropped => {}
                 Looked::Found(found) if self.is_too_soon(&found) => {
-                    self.shared.counters.drop_frames(DropReason::RateLimited, 1);
+                    self.shared.counters.leave_out(DropReason::RateLimited);
                 }
                 Looked::Found(found) => return Ok(Some(found)),
             }
         }
         Ok(None)
+    }
+
+    /// While the end of an epoch that was left is still open.
+    #[cold]
+    fn settle(&mut self, has_frame: bool) {
+        self.passage
+            .settle(mono_now(), has_frame, &self.shared.counters);
     }
 
     // spec: X-1-9 X-1-10 X-1-11 X-1-12 X-1-14 X-1-15 X-1-16 X-1-17 X-1-21
@@ -426,7 +413,9 @@ impl Consumer {
         match (polled, heard) {
             (Ok(0) | Err(_), _) => Looked::Nothing,
             (Ok(_), None) => Looked::Dropped,
-            (Ok(_), Some(descriptor)) => follow(&self.shared, reading, &descriptor),
+            (Ok(_), Some(descriptor)) => {
+                follow(&self.shared, reading, &mut self.passage, &descriptor)
+            }
         }
     }
 
@@ -476,22 +465,30 @@ impl Consumer {
         }
         match self.seat.take() {
             Change::Nothing => {}
-            Change::Unmap => self.reading = None,
+            Change::Unmap => self.leave(Leave::Epoch),
             Change::Ended(end) => {
-                self.reading = None;
+                self.leave(Leave::Lease);
                 return Err(PollError::LeaseEnded(end));
             }
             Change::Map(mapped) => {
-                let cursor = mapped.first.clone();
-                self.reading = Some(Reading {
-                    mapped,
-                    cursor,
-                    parser: SlotParser::default(),
-                    expected: None,
-                });
+                self.leave(Leave::Epoch);
+                let reading = self
+                    .passage
+                    .enter(mapped, self.notify, &self.shared.counters);
+                self.reading = Some(reading);
             }
         }
         Ok(())
+    }
+
+    fn leave(&mut self, why: Leave) {
+        if let Some(reading) = self.reading.take() {
+            let counters = &self.shared.counters;
+            self.passage
+                .leave(reading, self.notify, why, mono_now(), counters);
+        } else if why == Leave::Lease {
+            self.passage.let_go();
+        }
     }
 }
 
@@ -521,65 +518,5 @@ fn check(
             shared.counters.drop_frames(DropReason::from(&reject), 1);
             None
         }
-    }
-}
-
-/// Reads the frame that a descriptor names. One attempt, no waiting.
-fn follow(shared: &ConsumerShared, reading: &mut Reading, descriptor: &FrameDescriptor) -> Looked {
-    let layout = reading.mapped.regions.layout();
-    // Descriptors of several streams may share a channel: another stream's is not a drop.
-    if descriptor.stream_id != layout.stream_id() {
-        return Looked::Dropped;
-    }
-    // spec: W-10.2.1-2
-    if descriptor.epoch != layout.epoch() {
-        shared.counters.drop_frames(DropReason::OtherEpoch, 1);
-        return Looked::Dropped;
-    }
-    let seq = descriptor.seq;
-    match reading.expected {
-        Some(expected) if seq < expected => {
-            shared.counters.drop_frames(DropReason::SeqRegression, 1);
-            return Looked::Dropped;
-        }
-        // spec: W-15.4-2: the first number seen is no gap.
-        Some(expected) if seq > expected => {
-            shared
-                .counters
-                .drop_frames(DropReason::Gap, seq.get() - expected.get());
-        }
-        Some(_) | None => {}
-    }
-    if seq <= Seq::MAX {
-        reading.expected = Some(Seq(seq.get() + 1));
-    }
-    match reading.mapped.regions.read(seq) {
-        Ok(snapshot) => check(shared, reading, &snapshot, descriptor.trace_id)
-            .map_or(Looked::Dropped, Looked::Found),
-        // spec: W-15.3-1 W-15.3-2
-        Err(miss) => {
-            shared.counters.drop_frames(miss.into(), 1);
-            Looked::Dropped
-        }
-    }
-}
-
-/// The mapped memory of one epoch. Keeps it mapped.
-#[derive(Clone, Debug)]
-pub struct Memory {
-    mapped: Arc<Mapped>,
-}
-
-impl Memory {
-    /// The regions, the header ring first, then the pools in the order of the attach answer. Each has
-    /// a page-aligned base and a length; other processes write to the bytes at any time.
-    pub fn regions(&self) -> impl Iterator<Item = &Region> {
-        self.mapped.regions.regions()
-    }
-
-    /// Whether the memory still belongs to the current lease and epoch.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        !self.mapped.life.is_over()
     }
 }

@@ -62,6 +62,15 @@ pub struct Status {
     pub last_failure: Option<Arc<AttachError>>,
 }
 
+impl<T> State<T> {
+    fn replace(&mut self, next: Next<T>) -> Option<T> {
+        match std::mem::replace(&mut self.next, next) {
+            Next::Keep | Next::Unmap => None,
+            Next::Map(never_taken) => Some(never_taken),
+        }
+    }
+}
+
 impl<T> Handover<T> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -85,30 +94,30 @@ impl<T> Handover<T> {
         self.generation.load(Ordering::Relaxed) != seen
     }
 
-    /// Conductor: use this mapping from now on.
-    pub(crate) fn map(&self, mapped: T) {
+    /// Conductor: use this mapping from now on. Returns the one before, if it was never taken.
+    pub(crate) fn map(&self, mapped: T) -> Option<T> {
         self.change(|state| {
-            state.next = Next::Map(mapped);
             state.was_mapped = true;
             state.is_mapped = true;
-        });
+            state.replace(Next::Map(mapped))
+        })
     }
 
-    /// Conductor: the mapping is over, another may follow.
-    pub(crate) fn unmap(&self) {
+    /// Conductor: the mapping is over, another may follow. Returns it, if it was never taken.
+    pub(crate) fn unmap(&self) -> Option<T> {
         self.change(|state| {
-            state.next = Next::Unmap;
             state.is_mapped = false;
-        });
+            state.replace(Next::Unmap)
+        })
     }
 
-    /// Conductor: the lease is over.
-    pub(crate) fn end(&self, end: LeaseEnd) {
+    /// Conductor: the lease is over. Returns its mapping, if that was never taken.
+    pub(crate) fn end(&self, end: LeaseEnd) -> Option<T> {
         self.change(|state| {
-            state.next = Next::Unmap;
             state.is_mapped = false;
             state.ended = Some(end);
-        });
+            state.replace(Next::Unmap)
+        })
     }
 
     /// Conductor: something else that the data path should look at.
@@ -169,11 +178,12 @@ impl<T> Handover<T> {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut State<T>)) {
-        change(&mut self.lock());
+    fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+        let result = change(&mut self.lock());
         // The data path's relaxed load only asks whether to take the lock, which orders the rest.
         self.generation.fetch_add(1, Ordering::Release);
         self.changed.notify_all();
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -252,9 +262,9 @@ mod tests {
     fn a_mapping_that_was_never_taken_is_replaced_by_the_next() {
         let handover = Handover::new();
         let mut seat = Seat::new(Arc::clone(&handover));
-        handover.map(1);
-        handover.unmap();
-        handover.map(2);
+        assert_eq!(handover.map(1), None);
+        assert_eq!(handover.unmap(), Some(1), "it was never taken");
+        assert_eq!(handover.map(2), None);
         assert!(matches!(seat.take(), Change::Map(2)));
         handover.unmap();
         assert!(matches!(seat.take(), Change::Unmap));

@@ -139,6 +139,16 @@ impl Life {
     }
 }
 
+/// What the beginning of a mapping means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// In the middle of the stream: what came before is not this consumer's.
+    Anywhere,
+    /// At the first frame of the epoch, or at the place where the same epoch was left: all that comes
+    /// after that is this consumer's.
+    Epoch,
+}
+
 /// A consumer's mapping of one epoch. Unmapped when the last frame, consumer and conductor let go.
 // spec: X-2-67
 #[derive(Debug)]
@@ -147,6 +157,7 @@ pub(crate) struct Mapped {
     pub(crate) regions: ReadMapping,
     /// Where reading begins, as of the mapping: nothing committed later is missed.
     pub(crate) first: Cursor,
+    pub(crate) begin: Begin,
 }
 
 /// A producer's mapping of one epoch.
@@ -190,10 +201,15 @@ impl Target {
         let sources = self.by_path(rules)?;
         let regions = ReadMapping::map(layout, sources, rules.options).map_err(RegionError::Map)?;
         let first = regions.start(start);
+        let begin = match start {
+            Start::Newest | Start::Next => Begin::Anywhere,
+            Start::First => Begin::Epoch,
+        };
         Ok(Mapped {
             life: Life::new(),
             regions,
             first,
+            begin,
         })
     }
 

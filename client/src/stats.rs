@@ -56,6 +56,10 @@ reasons! {
         SeqRegression = "seq_regression",
         /// A descriptor of another epoch than the mapped one.
         OtherEpoch = "other_epoch",
+        /// Committed in an epoch that ended before this consumer had read so far.
+        EpochEnded = "epoch_ended",
+        /// At the beginning of a later epoch, and gone before this consumer looked there.
+        MissedStart = "missed_start",
         /// Passed over at the caller's wish, to reach the newest frame.
         PassedOver = "passed_over",
         /// Left out to keep to the rate that was asked for.
@@ -149,13 +153,13 @@ impl From<&SlotReject> for DropReason {
 
 impl DropReason {
     /// Which of the protocol's two counters the reason belongs to, if any: what the application asked
-    /// to be left out is no drop.
+    /// to be left out is no drop, and the protocol's counters know nothing between two epochs.
     // spec: W-15.4-2 W-15.3-2
     #[must_use]
     pub const fn counter(self) -> Option<DropCounter> {
         match self {
             Self::Lagged | Self::Lapped | Self::Hole | Self::Gap => Some(DropCounter::Gap),
-            Self::PassedOver | Self::RateLimited => None,
+            Self::PassedOver | Self::RateLimited | Self::EpochEnded | Self::MissedStart => None,
             Self::Remarked
             | Self::Overwritten
             | Self::SeqOutOfRange
@@ -208,11 +212,30 @@ impl ConsumerCounters {
         }
     }
 
-    pub(crate) fn snapshot(&self) -> ConsumerStats {
+    /// A frame that was counted as delivered is left out after all.
+    pub(crate) fn leave_out(&self, reason: DropReason) {
+        self.delivered.store(
+            self.delivered.load(Ordering::Relaxed).wrapping_sub(1),
+            Ordering::Relaxed,
+        );
+        self.drop_frames(reason, 1);
+    }
+
+    /// Counts frames at the end of an epoch: the data path's of one that it read, the conductor's of
+    /// one that the data path never saw.
+    pub(crate) fn lose_end(&self, frames: u64) {
+        if let Some(counter) = self.drops.get(DropReason::EpochEnded.index()) {
+            counter.fetch_add(frames, Ordering::Relaxed);
+        }
+    }
+
+    /// `ending`: frames at the end of an epoch that are lost and not counted yet.
+    pub(crate) fn snapshot(&self, ending: u64) -> ConsumerStats {
         let mut drops = [0; DropReason::ALL.len()];
         for (to, from) in drops.iter_mut().zip(&self.drops) {
             *to = from.load(Ordering::Relaxed);
         }
+        drops[DropReason::EpochEnded.index()] += ending;
         ConsumerStats {
             delivered: self.delivered.load(Ordering::Relaxed),
             largest_lag: self.lag.load(Ordering::Relaxed),
@@ -231,6 +254,9 @@ pub(crate) fn bump(counter: &AtomicU64, by: u64) {
 
 /// A consumer's counters since it was built, as one snapshot. Its `Debug` names the reasons that
 /// occurred.
+///
+/// From the frame at which the consumer began, each frame of its stream that it knows of is delivered
+/// or counted under one reason, over changes of epoch and driver as well.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerStats {
     /// Frames delivered.
@@ -362,18 +388,25 @@ mod tests {
         for (frames, &reason) in (1..).zip(DropReason::ALL) {
             counters.drop_frames(reason, frames);
         }
-        let stats = counters.snapshot();
+        let stats = counters.snapshot(0);
         for (frames, &reason) in (1..).zip(DropReason::ALL) {
             assert_eq!(stats.dropped(reason), frames, "{reason:?}");
         }
         let all: u64 = stats.drops().map(|(_, frames)| frames).sum();
-        let left_out =
-            stats.dropped(DropReason::PassedOver) + stats.dropped(DropReason::RateLimited);
+        let left_out: u64 = [
+            DropReason::PassedOver,
+            DropReason::RateLimited,
+            DropReason::EpochEnded,
+            DropReason::MissedStart,
+        ]
+        .map(|reason| stats.dropped(reason))
+        .iter()
+        .sum();
         let counted = stats.counted(DropCounter::Gap) + stats.counted(DropCounter::Late);
         assert_eq!(
             counted + left_out,
             all,
-            "each is in one counter, or was asked for"
+            "each is in one counter, or was asked for, or lies between epochs"
         );
     }
 
@@ -388,7 +421,7 @@ mod tests {
         assert_eq!(labels.len(), DropReason::ALL.len());
         let counters = ConsumerCounters::new();
         counters.drop_frames(DropReason::Hole, 2);
-        let shown = format!("{:?}", counters.snapshot());
+        let shown = format!("{:?}", counters.snapshot(0));
         assert_eq!(
             shown,
             "ConsumerStats { delivered: 0, largest_lag: 0, hole: 2 }"

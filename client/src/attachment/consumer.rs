@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use tensorpool_shm::{DropCounter, Start as CursorStart};
 use tensorpool_wire::{
-    Bool, ClientId, ConsumerConfig, ConsumerHello, FrameProgress, LogicalStream, Message, Mode,
-    MonoNanos, QosConsumer, QosProducer, Seq, ShmPoolAnnounce, StreamId,
+    Bool, ClientId, ConsumerConfig, ConsumerHello, Epoch, FrameProgress, LogicalStream, Message,
+    Mode, MonoNanos, QosConsumer, QosProducer, Seq, ShmPoolAnnounce, StreamId,
 };
 
 use super::Now;
 use super::hearing::ConsumerStreams;
-use crate::consumer::{ConsumerShared, Notify, Start};
+use crate::consumer::{ConsumerShared, Notify, Start, committed};
 use crate::error::AttachError;
 use crate::handover::Handover;
 use crate::lease::{Grant, LeaseEnd};
@@ -48,6 +48,8 @@ pub(crate) struct ConsumerDuty {
     /// While a lease is held.
     held: Option<Held>,
     mapped: Option<Arc<Mapped>>,
+    /// An epoch that the application never looked at, and how many frames it had.
+    skipped: Option<(Epoch, u64)>,
     /// Whether anything was ever mapped: the first epoch starts where the application wants.
     has_started: bool,
     regress: Regress,
@@ -88,6 +90,7 @@ impl ConsumerDuty {
             watch,
             held: None,
             mapped: None,
+            skipped: None,
             has_started: false,
             regress: Regress::default(),
             is_off: false,
@@ -147,7 +150,8 @@ impl ConsumerDuty {
         self.end_life();
         self.held = None;
         self.watch.on_unmapped();
-        self.handover.end(end);
+        let untaken = self.handover.end(end);
+        self.skip(untaken);
     }
 
     pub(super) fn detached(&self) {
@@ -303,7 +307,7 @@ impl ConsumerDuty {
                 self.is_off = false;
                 let target = self.held.as_ref().map(|held| held.target.clone());
                 if let Some(target) = target {
-                    self.remap(target, CursorStart::Newest);
+                    self.remap(target, CursorStart::First);
                 }
             }
             Bool::False | Bool::True | Bool::Unknown(_) => {}
@@ -379,7 +383,7 @@ impl ConsumerDuty {
             descriptor_channel: descriptors.0,
             control_channel: control.0,
         };
-        let stats = self.shared.counters.snapshot();
+        let stats = self.shared.counters.snapshot(0);
         let qos = QosConsumer {
             stream_id: held.stream,
             consumer_id: held.client,
@@ -414,13 +418,31 @@ impl ConsumerDuty {
         self.regress = Regress::default();
         self.shared.counters.seen.store(0, Ordering::Relaxed);
         self.mapped = Some(Arc::clone(&mapped));
-        self.handover.map(mapped);
+        let epoch = mapped.regions.layout().epoch();
+        let untaken = self.handover.map(mapped);
+        self.skip(untaken);
+        if let Some((skipped, lost)) = self.skipped.take()
+            && skipped != epoch
+        {
+            self.shared.counters.lose_end(lost);
+        }
     }
 
     fn unmap(&mut self) {
         if self.mapped.is_some() {
             self.end_life();
-            self.handover.unmap();
+            let untaken = self.handover.unmap();
+            self.skip(untaken);
+        }
+    }
+
+    /// An epoch that was over before the application asked for a frame: all of it is lost, unless the
+    /// same is mapped again.
+    fn skip(&mut self, untaken: Option<Arc<Mapped>>) {
+        if let Some(untaken) = untaken {
+            let from = untaken.first.next().get();
+            let lost = committed(&untaken).saturating_sub(from);
+            self.skipped = Some((untaken.regions.layout().epoch(), lost));
         }
     }
 

@@ -110,13 +110,13 @@ impl ProducerDuty {
         self.shared.poisoned.store(false, Ordering::Relaxed);
         self.active = Some(active);
         self.told_version = 0;
-        self.handover.map(writable);
+        drop(self.handover.map(writable));
         Ok(())
     }
 
     pub(super) fn stop(&mut self, end: LeaseEnd) {
         self.end_life();
-        self.handover.end(end);
+        drop(self.handover.end(end));
     }
 
     pub(super) fn detached(&self) {

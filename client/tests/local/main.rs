@@ -2,6 +2,7 @@
 // In a test a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod account;
 #[cfg(feature = "aeron-tests")]
 mod aeron;
 #[cfg(feature = "async")]

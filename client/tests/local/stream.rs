@@ -323,7 +323,9 @@ fn a_rate_that_was_asked_for_is_kept_by_the_frames_own_times() {
     }
     // 4 ms apart, at least 10 ms wanted.
     assert_eq!(seen, [0, 3, 6, 9]);
-    assert_eq!(consumer.stats().dropped(DropReason::RateLimited), 8);
+    let stats = consumer.stats();
+    assert_eq!(stats.dropped(DropReason::RateLimited), 8);
+    assert_eq!(stats.delivered, 4, "what is left out is not delivered");
     peer.until("the wish in its hello", |state| {
         use tensorpool_wire::{Message, Mode};
         let is_it = |message: &Message| match message {

@@ -1,0 +1,92 @@
+//! Learning of frames from descriptors.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use tensorpool_transport::pubsub::Subscription;
+use tensorpool_wire::{FrameDescriptor, Seq};
+
+use super::passage::{Passage, Reading};
+use super::{ConsumerShared, Looked, check};
+use crate::stats::DropReason;
+
+/// Where frames are learned of, on its way to the data path.
+pub(crate) enum Source {
+    /// The ring.
+    Ring,
+    /// This subscription of descriptors.
+    Descriptors(Box<dyn Subscription + Send>),
+}
+
+#[derive(Default)]
+pub(crate) struct DescriptorMail(Mutex<Option<Source>>);
+
+impl fmt::Debug for DescriptorMail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DescriptorMail")
+    }
+}
+
+impl DescriptorMail {
+    pub(crate) fn post(&self, source: Source) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
+    }
+
+    pub(super) fn take(&self) -> Option<Source> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Reads the frame that a descriptor names. One attempt, no waiting.
+#[inline]
+pub(super) fn follow(
+    shared: &ConsumerShared,
+    reading: &mut Reading,
+    passage: &mut Passage,
+    descriptor: &FrameDescriptor,
+) -> Looked {
+    let layout = reading.mapped.regions.layout();
+    // Descriptors of several streams may share a channel: another stream's is not a drop.
+    if descriptor.stream_id != layout.stream_id() {
+        return Looked::Dropped;
+    }
+    // spec: W-10.2.1-2
+    if descriptor.epoch != layout.epoch() {
+        if passage.is_drop(layout.epoch(), descriptor.epoch) {
+            shared.counters.drop_frames(DropReason::OtherEpoch, 1);
+        }
+        return Looked::Dropped;
+    }
+    let seq = descriptor.seq;
+    match reading.expected {
+        Some(expected) if seq < expected => {
+            shared.counters.drop_frames(DropReason::SeqRegression, 1);
+            return Looked::Dropped;
+        }
+        // spec: W-15.4-2: the first number seen is no gap.
+        Some(expected) if seq > expected => {
+            shared
+                .counters
+                .drop_frames(DropReason::Gap, seq.get() - expected.get());
+        }
+        Some(_) => {}
+        None => {
+            let missed = reading
+                .since
+                .map_or(0, |since| seq.get().saturating_sub(since));
+            shared.counters.drop_frames(DropReason::MissedStart, missed);
+        }
+    }
+    if seq <= Seq::MAX {
+        reading.expected = Some(Seq(seq.get() + 1));
+    }
+    match reading.mapped.regions.read(seq) {
+        Ok(snapshot) => check(shared, reading, &snapshot, descriptor.trace_id)
+            .map_or(Looked::Dropped, Looked::Found),
+        // spec: W-15.3-1 W-15.3-2
+        Err(miss) => {
+            shared.counters.drop_frames(miss.into(), 1);
+            Looked::Dropped
+        }
+    }
+}
