@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tensorpool_shm::{ForkGuard, Idle, IdlePolicy, Look, Snapshot, Start as CursorStart};
+use tensorpool_shm::{ForkGuard, Idle, IdlePolicy, Look, Start as CursorStart};
 use tensorpool_transport::pubsub::Subscription;
-use tensorpool_wire::{FrameDescriptor, FrameProgress, MonoNanos, StreamId, TraceId};
+use tensorpool_wire::{
+    FrameDescriptor, FrameProgress, MonoNanos, Slot, SlotReject, StreamId, TraceId,
+};
 
 use crate::client::AttachmentHandle;
 use crate::clock::mono_now;
@@ -138,8 +140,8 @@ impl Consumer {
     #[allow(clippy::should_implement_trait)]
     #[inline]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, PollError> {
-        self.found = self.look()?;
-        Ok(self.frame())
+        let is_there = self.look()?;
+        Ok(self.frame_if(is_there))
     }
 
     /// The newest frame, if there is one that was not delivered yet. Frames before it are passed over
@@ -149,7 +151,7 @@ impl Consumer {
     /// As for [`Consumer::next`].
     pub fn latest(&mut self) -> Result<Option<Frame<'_>>, PollError> {
         self.switch_if_changed()?;
-        self.found = match self.notify {
+        let is_there = match self.notify {
             Notify::Ring => {
                 if let Some(reading) = &mut self.reading {
                     let passed = reading.mapped.regions.skip_to_newest(&mut reading.cursor);
@@ -162,15 +164,20 @@ impl Consumer {
             Notify::Descriptor => {
                 let mut newest = None;
                 for _ in 0..DESCRIPTORS_PER_POLL {
-                    let Some(found) = self.look()? else { break };
-                    if newest.replace(found).is_some() {
+                    if !self.look()? {
+                        break;
+                    }
+                    if newest.is_some() {
                         self.shared.counters.leave_out(DropReason::PassedOver);
                     }
+                    newest = self.found;
                 }
-                newest
+                // The last look may have left a frame here that it dropped.
+                self.found = newest;
+                newest.is_some()
             }
         };
-        Ok(self.frame())
+        Ok(self.frame_if(is_there))
     }
 
     /// The next frame, waiting for it up to `timeout`: first spinning, later sleeping in naps of at
@@ -182,52 +189,44 @@ impl Consumer {
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Frame<'_>>, PollError> {
         let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let deadline = mono_now().saturating_add(nanos);
-        loop {
-            self.found = self.look()?;
-            if self.found.is_some() {
-                break;
-            }
+        let mut is_there = self.look()?;
+        while !is_there {
             match self.idle.next(mono_now(), deadline) {
                 Idle::Spin => std::hint::spin_loop(),
-                Idle::TimedOut => break,
-                Idle::Nap(at_most) => {
-                    self.found = self.nap(at_most)?;
-                    if self.found.is_some() {
-                        break;
-                    }
-                }
+                Idle::TimedOut => return Ok(None),
+                Idle::Nap(at_most) => is_there = self.nap(at_most)?,
             }
+            is_there = is_there || self.look()?;
         }
-        if self.found.is_some() {
-            self.idle.on_frame(mono_now());
-        }
-        Ok(self.frame())
+        self.idle.on_frame(mono_now());
+        Ok(self.frame_if(is_there))
     }
 
     /// A look past holes and, if nothing is there, one sleep.
-    fn nap(&mut self, at_most: Duration) -> Result<Option<Found>, PollError> {
+    fn nap(&mut self, at_most: Duration) -> Result<bool, PollError> {
         let Some(reading) = &mut self.reading else {
             self.seat
                 .handover
                 .wait_for(at_most, |status, _| status.is_mapped.then_some(()));
-            return Ok(None);
+            return Ok(false);
         };
         let next = match self.notify {
             Notify::Ring => {
                 let look = reading
                     .mapped
                     .regions
-                    .poll_before_sleep(&mut reading.cursor);
+                    .poll_frame_before_sleep(&mut reading.cursor, &mut reading.parser);
                 match look {
                     Ok(Look::Empty) => {}
-                    Ok(Look::Frame(snapshot)) => {
-                        return Ok(check(&self.shared, reading, &snapshot, None));
+                    Ok(Look::Frame(parsed)) => {
+                        let looked = check(&self.shared, parsed, None, &mut self.found);
+                        return Ok(looked == Looked::Found);
                     }
                     Ok(Look::Skipped(skip)) => {
                         self.shared.counters.drop_frames(skip.into(), skip.lost());
-                        return Ok(None);
+                        return Ok(false);
                     }
-                    Err(_) => return Ok(None),
+                    Err(_) => return Ok(false),
                 }
                 reading.cursor.next()
             }
@@ -236,7 +235,7 @@ impl Consumer {
                 .unwrap_or_else(|| reading.mapped.regions.newest()),
         };
         reading.mapped.regions.nap(next, at_most);
-        Ok(None)
+        Ok(false)
     }
 
     /// Counters since the consumer was built.
@@ -273,7 +272,7 @@ impl Consumer {
     // spec: W-10.2.2-2 W-10.2.2-3 W-10.2.2-4
     pub fn prefix(&mut self, progress: &FrameProgress) -> Result<Option<Frame<'_>>, PollError> {
         self.switch_if_changed()?;
-        self.found = None;
+        let mut is_there = false;
         if let Some(reading) = &mut self.reading
             && reading.mapped.regions.layout().epoch() == progress.epoch
             && let Ok(snapshot) = reading.mapped.regions.read(progress.seq)
@@ -281,8 +280,9 @@ impl Consumer {
             && progress.payload_bytes_filled <= u64::from(slot.values_len_bytes)
         {
             self.found = Some(Found { slot, trace: None });
+            is_there = true;
         }
-        Ok(self.frame())
+        Ok(self.frame_if(is_there))
     }
 
     /// The stream's number; 0 until the first attach where it was asked for by name.
@@ -323,52 +323,57 @@ impl Consumer {
     /// The next frame, also behind a hole: the last look before somebody sleeps.
     #[cfg(feature = "async")]
     pub(crate) fn next_before_sleep(&mut self) -> Result<Option<Frame<'_>>, PollError> {
-        self.found = self.look()?;
-        if self.found.is_none()
+        let mut is_there = self.look()?;
+        if !is_there
             && self.notify == Notify::Ring
             && let Some(reading) = &mut self.reading
-            && let Ok(Look::Frame(snapshot)) = reading
+            && let Ok(Look::Frame(parsed)) = reading
                 .mapped
                 .regions
-                .poll_before_sleep(&mut reading.cursor)
+                .poll_frame_before_sleep(&mut reading.cursor, &mut reading.parser)
         {
-            self.found = check(&self.shared, reading, &snapshot, None);
+            is_there = check(&self.shared, parsed, None, &mut self.found) == Looked::Found;
         }
-        Ok(self.frame())
+        Ok(self.frame_if(is_there))
     }
 
-    fn frame(&self) -> Option<Frame<'_>> {
+    #[inline]
+    fn frame_if(&self, is_there: bool) -> Option<Frame<'_>> {
+        if !is_there {
+            return None;
+        }
         let (reading, found) = (self.reading.as_ref()?, self.found.as_ref()?);
         Some(Frame::new(&reading.mapped, &self.shared, found))
     }
 
+    /// Whether there is a frame, which is then in `found`.
     #[inline]
-    fn look(&mut self) -> Result<Option<Found>, PollError> {
+    fn look(&mut self) -> Result<bool, PollError> {
         self.switch_if_changed()?;
         if self.reading.is_none() {
             if self.passage.is_open() {
                 self.settle(false);
             }
-            return Ok(None);
+            return Ok(false);
         }
         for _ in 0..DROPS_PER_POLL {
-            let found = match self.notify {
+            let looked = match self.notify {
                 Notify::Ring => self.look_at_ring(),
                 Notify::Descriptor => self.look_at_descriptors(),
             };
             if self.passage.is_open() {
-                self.settle(matches!(found, Looked::Found(_)));
+                self.settle(looked == Looked::Found);
             }
-            match found {
-                Looked::Nothing => return Ok(None),
+            match looked {
+                Looked::Nothing => return Ok(false),
                 Looked::Dropped => {}
-                Looked::Found(found) if self.is_too_soon(&found) => {
+                Looked::Found if self.is_too_soon() => {
                     self.shared.counters.leave_out(DropReason::RateLimited);
                 }
-                Looked::Found(found) => return Ok(Some(found)),
+                Looked::Found => return Ok(true),
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// While the end of an epoch that was left is still open.
@@ -379,15 +384,18 @@ impl Consumer {
     }
 
     // spec: X-1-9 X-1-10 X-1-11 X-1-12 X-1-14 X-1-15 X-1-16 X-1-17 X-1-21
+    #[inline]
     fn look_at_ring(&mut self) -> Looked {
         let Some(reading) = &mut self.reading else {
             return Looked::Nothing;
         };
-        match reading.mapped.regions.poll(&mut reading.cursor) {
+        let look = reading
+            .mapped
+            .regions
+            .poll_frame(&mut reading.cursor, &mut reading.parser);
+        match look {
             Ok(Look::Empty) => Looked::Nothing,
-            Ok(Look::Frame(snapshot)) => {
-                check(&self.shared, reading, &snapshot, None).map_or(Looked::Dropped, Looked::Found)
-            }
+            Ok(Look::Frame(parsed)) => check(&self.shared, parsed, None, &mut self.found),
             Ok(Look::Skipped(skip)) => {
                 self.shared.counters.drop_frames(skip.into(), skip.lost());
                 self.shared
@@ -414,7 +422,8 @@ impl Consumer {
             (Ok(0) | Err(_), _) => Looked::Nothing,
             (Ok(_), None) => Looked::Dropped,
             (Ok(_), Some(descriptor)) => {
-                follow(&self.shared, reading, &mut self.passage, &descriptor)
+                let passage = &mut self.passage;
+                follow(&self.shared, reading, passage, &descriptor, &mut self.found)
             }
         }
     }
@@ -422,11 +431,16 @@ impl Consumer {
     /// Whether the frame comes before the rate that was asked for allows it. Measured by the frame's
     /// own time, or by ours where it has none.
     // spec: W-11-1
-    fn is_too_soon(&mut self, found: &Found) -> bool {
+    #[inline]
+    fn is_too_soon(&mut self) -> bool {
         if self.min_gap_ns == 0 {
             return false;
         }
-        let now = found.slot.timestamp_ns.unwrap_or_else(mono_now);
+        let captured = self
+            .found
+            .as_ref()
+            .and_then(|found| found.slot.timestamp_ns);
+        let now = captured.unwrap_or_else(mono_now);
         if self
             .last_delivered
             .is_some_and(|last| now.saturating_since(last) < self.min_gap_ns)
@@ -492,31 +506,35 @@ impl Consumer {
     }
 }
 
+/// What one look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Looked {
     Nothing,
     Dropped,
-    Found(Found),
+    Found,
 }
 
-/// Turns a snapshot into a frame, or into a counted drop.
+/// Takes a parsed slot as a frame, or counts why not.
+#[inline]
 fn check(
     shared: &ConsumerShared,
-    reading: &mut Reading,
-    snapshot: &Snapshot,
+    parsed: Result<&Slot, SlotReject>,
     trace: Option<TraceId>,
-) -> Option<Found> {
-    match reading.parser.parse(&reading.mapped.regions, snapshot) {
+    into: &mut Option<Found>,
+) -> Looked {
+    match parsed {
         Ok(slot) => {
             bump(&shared.counters.delivered, 1);
             shared
                 .counters
                 .seen
                 .store(slot.seq.get() + 1, Ordering::Relaxed);
-            Some(Found { slot, trace })
+            *into = Some(Found { slot: *slot, trace });
+            Looked::Found
         }
         Err(reject) => {
             shared.counters.drop_frames(DropReason::from(&reject), 1);
-            None
+            Looked::Dropped
         }
     }
 }

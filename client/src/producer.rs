@@ -9,8 +9,8 @@ mod claim;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tensorpool_shm::{BeginError, ForkGuard, WakePolicy, WriteMapping};
-use tensorpool_wire::{MonoNanos, Seq, StreamId};
+use tensorpool_shm::{BeginError, ForkGuard, HeaderEncoder, WakePolicy, WriteMapping};
+use tensorpool_wire::{Seq, StreamId};
 
 use crate::client::AttachmentHandle;
 use crate::clock::mono_now;
@@ -65,6 +65,7 @@ struct Writing {
     // spec: W-15.2-3
     next: u64,
     wake: WakePolicy,
+    encoder: HeaderEncoder,
 }
 
 impl Producer {
@@ -92,7 +93,7 @@ impl Producer {
     /// [`ClaimError`]; nothing was written. Never waits.
     // spec: W-9-3 W-9-4 W-15.4-1 D-4.9-10
     pub fn claim(&mut self, tensor: &TensorSpec) -> Result<SlotClaim<'_>, ClaimError> {
-        self.claim_at(tensor, mono_now())
+        self.begin(tensor)
     }
 
     /// Writes one frame with one copy: `bytes` as the elements of `tensor`.
@@ -107,10 +108,10 @@ impl Producer {
                 found_bytes,
             });
         }
-        let now = mono_now();
-        let mut claim = self.claim_at(tensor, now)?;
+        let mut claim = self.begin(tensor)?;
         claim.write(bytes)?;
-        claim.commit_at(now)
+        let now = claim.begun;
+        claim.commit_at(Some(now))
     }
 
     /// Writes one frame of plain bytes with one copy.
@@ -122,11 +123,7 @@ impl Producer {
         self.publish_tensor(&tensor, bytes)
     }
 
-    fn claim_at(
-        &mut self,
-        tensor: &TensorSpec,
-        now: MonoNanos,
-    ) -> Result<SlotClaim<'_>, ClaimError> {
+    fn begin(&mut self, tensor: &TensorSpec) -> Result<SlotClaim<'_>, ClaimError> {
         // spec: X-2-24
         if self.shared.guard.is_forked_child() {
             return Err(ClaimError::ForkedChild);
@@ -139,10 +136,6 @@ impl Producer {
             State::NotAttached => return Err(ClaimError::NotAttached),
             State::Ended(end) => return Err(ClaimError::LeaseEnded(end.clone())),
         };
-        // A process that was stopped beyond its lease finds out here, before it stores anything.
-        if writing.life.is_past(now) {
-            return Err(ClaimError::LeaseEnded(LeaseEnd::DeadlinePassed));
-        }
         let layout = writing.regions.layout();
         let (stream, epoch, nslots) = (layout.stream_id(), layout.epoch(), layout.nslots());
         let Some(index) = layout.smallest_pool_for(u64::from(tensor.len_bytes())) else {
@@ -155,6 +148,17 @@ impl Producer {
         };
         let pool_id = layout.pools()[index].pool_id;
         let seq = Seq(writing.next);
+        // The lines that are written first come here while the clock is read. A consumer that watches
+        // the slot would take its line away again; one that listens for descriptors does not watch.
+        writing.regions.prefetch_payload(seq, index);
+        if !self.outlets.is_empty() {
+            writing.regions.prefetch_slot(seq);
+        }
+        let now = mono_now();
+        // A process that was stopped beyond its lease finds out here, before it stores anything.
+        if writing.life.is_past(now) {
+            return Err(ClaimError::LeaseEnded(LeaseEnd::DeadlinePassed));
+        }
         let (shared, handle) = (&self.shared, &self.handle);
         let slot = writing
             .regions
@@ -177,12 +181,14 @@ impl Producer {
             pool_id,
             payload_slot: seq.index(nslots),
             about: About { stream, epoch, seq },
+            begun: now,
             timestamp: Some(now),
             meta_version: (version != 0).then_some(version),
             trace: None,
             telling: Telling::default(),
             next: &mut writing.next,
             wake: &mut writing.wake,
+            encoder: &mut writing.encoder,
             life: &writing.life,
             outlets: &mut self.outlets,
             shared: &self.shared,
@@ -237,6 +243,7 @@ impl Producer {
                     regions,
                     next: 0,
                     wake: WakePolicy::default(),
+                    encoder: HeaderEncoder::default(),
                 });
             }
         }

@@ -317,6 +317,9 @@ reasons! {
         DescriptorFailed = "descriptor_failed",
         /// The claim was abandoned; its number is used again.
         Abandoned = "abandoned",
+        /// The frame is committed, the kernel refused to wake those that sleep; they find it when
+        /// their nap is over.
+        WakeRefused = "wake_refused",
     }
 }
 

@@ -91,7 +91,7 @@ pub use superblock::{Creator, SuperblockChange};
 #[cfg(not(loom))]
 pub use wait::{Idle, IdlePolicy, LONGEST_NAP, Nap, SPIN, WAKE_AFTER, WakePolicy};
 #[cfg(not(loom))]
-pub use writer::{Activity, SlotWrite, WriteMapping};
+pub use writer::{Activity, Committed, SlotWrite, WriteMapping};
 
 /// `bytes` rounded up to a multiple of `page_bytes`.
 #[cfg(not(loom))]

@@ -110,6 +110,12 @@ impl Regions {
         usize::try_from(seq & self.mask()).unwrap_or(usize::MAX)
     }
 
+    /// Where the slot of a frame lies in the ring.
+    #[inline]
+    pub(crate) fn slot_offset(&self, seq: u64) -> usize {
+        words::slot_offset(self.index(seq))
+    }
+
     #[inline]
     pub(crate) fn payload_offset(&self, seq: u64, pool_index: usize, len: u32) -> Option<usize> {
         let stride = self.layout.pools().get(pool_index)?.stride_bytes;

@@ -6,15 +6,16 @@ use crate::cursor::{Cursor, Look, Start, begun_since, newest_committed};
 use crate::error::{MapError, Poisoned};
 use crate::layout::StreamLayout;
 use crate::mapping::{RegionSource, Regions};
+use crate::memo::SlotParser;
 use crate::pool::PayloadView;
 use crate::region::{Access, MapOptions, Region};
 use crate::seqlock::{self, MAX_SEQ, Miss, Slots};
 use crate::superblock::{self, Creator, SuperblockChange};
 use crate::sync::AtomicU64;
-use crate::words::SLOT_WORDS;
+use crate::words;
 
 /// Words of a slot that mean something: up to byte 152, the last of which holds 5 bytes of pad.
-const HEADER_WORDS: usize = 19;
+pub(crate) const HEADER_WORDS: usize = 19;
 
 /// The consumer's and relay's end: every region read-only.
 #[derive(Debug)]
@@ -31,6 +32,26 @@ pub struct Snapshot {
     /// the slot holds there: consumers ignore it, so its cache line is not fetched.
     // spec: W-8.2-4
     pub bytes: [u8; 256],
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    pub(crate) fn new(seq: Seq, words: &[u64; HEADER_WORDS]) -> Self {
+        let mut bytes = [0; 256];
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        Self { seq, bytes }
+    }
+
+    pub(crate) fn words(&self) -> [u64; HEADER_WORDS] {
+        let mut words = [0; HEADER_WORDS];
+        for (word, bytes) in words.iter_mut().zip(self.bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        words
+    }
 }
 
 // === impl ReadMapping ===
@@ -102,13 +123,77 @@ impl ReadMapping {
     // spec: W-8.3-5 W-10.2.1-3 W-10.2.1-4
     #[inline]
     pub fn read(&self, seq: Seq) -> Result<Snapshot, Miss> {
-        let mut bytes = [0; 256];
-        let chunks = bytes.as_chunks_mut::<8>().0;
-        let slot = self.regions.slot(seq.get());
-        seqlock::read_each::<SLOT_WORDS, HEADER_WORDS>(slot, seq.get(), |i, word| {
-            chunks[i] = word.to_le_bytes();
-        })?;
-        Ok(Snapshot { seq, bytes })
+        self.read_words(seq).map(|words| Snapshot::new(seq, &words))
+    }
+
+    /// `poll` and [`SlotParser::parse`] in one, without the copy in between.
+    ///
+    /// # Errors
+    /// [`Poisoned`] when the ring is gone; [`SlotReject`] inside of [`Look::Frame`] names the rule that
+    /// the slot breaks, and the frame is dropped.
+    // spec: W-15.21-1 W-8.3-5 W-8.3-6 W-10.2.1-7
+    #[inline]
+    pub fn poll_frame<'p>(
+        &self,
+        cursor: &mut Cursor,
+        parser: &'p mut SlotParser,
+    ) -> Result<Look<Result<&'p Slot, SlotReject>>, Poisoned> {
+        let look = cursor.poll_slots(&self.regions, |seq| self.read_frame(Seq(seq), parser));
+        self.unless_poisoned(look)
+    }
+
+    /// `poll_before_sleep` and [`SlotParser::parse`] in one.
+    ///
+    /// # Errors
+    /// As for [`ReadMapping::poll_frame`].
+    pub fn poll_frame_before_sleep<'p>(
+        &self,
+        cursor: &mut Cursor,
+        parser: &'p mut SlotParser,
+    ) -> Result<Look<Result<&'p Slot, SlotReject>>, Poisoned> {
+        let look =
+            cursor.poll_slots_before_sleep(&self.regions, |seq| self.read_frame(Seq(seq), parser));
+        self.unless_poisoned(look)
+    }
+
+    /// `read` and [`SlotParser::parse`] in one, without the copy in between.
+    ///
+    /// # Errors
+    /// [`Miss`] as for [`ReadMapping::read`]; [`SlotReject`] names the rule that the slot breaks.
+    // spec: W-8.3-5 W-8.3-6 W-10.2.1-3 W-10.2.1-4 W-10.2.1-7
+    #[inline]
+    pub fn read_frame<'p>(
+        &self,
+        seq: Seq,
+        parser: &'p mut SlotParser,
+    ) -> Result<Result<&'p Slot, SlotReject>, Miss> {
+        // The payload's line is most likely in the producer's cache, and most likely in the pool of
+        // the frame before: its way here begins while the slot is read.
+        if let Some(pool_index) = parser.last_pool() {
+            self.prefetch_payload(seq, pool_index);
+        }
+        let words = self.read_words(seq)?;
+        Ok(parser.parse_words(self, seq, &words))
+    }
+
+    /// Asks for the slot of frame `seq`, whose commit is known from elsewhere, before it is read.
+    #[inline]
+    pub fn prefetch_slot(&self, seq: Seq) {
+        words::prefetch_to_read(&self.regions.ring, self.regions.slot_offset(seq.get()));
+    }
+
+    #[inline]
+    fn prefetch_payload(&self, seq: Seq, pool_index: usize) {
+        if let Some(pool) = self.regions.pools.get(pool_index)
+            && let Some(offset) = self.regions.payload_offset(seq.get(), pool_index, 0)
+        {
+            words::prefetch_to_read(pool, offset);
+        }
+    }
+
+    #[inline]
+    fn read_words(&self, seq: Seq) -> Result<[u64; HEADER_WORDS], Miss> {
+        seqlock::read_first(self.regions.slot(seq.get()), seq.get())
     }
 
     /// Parses a snapshot and checks it against this mapping.
@@ -204,7 +289,7 @@ impl ReadMapping {
 
     /// Zeros in place of the ring look like frames that are not there yet.
     #[inline]
-    fn unless_poisoned(&self, look: Look<Snapshot>) -> Result<Look<Snapshot>, Poisoned> {
+    fn unless_poisoned<T>(&self, look: Look<T>) -> Result<Look<T>, Poisoned> {
         if matches!(look, Look::Empty) && self.regions.ring.is_poisoned() {
             return Err(Poisoned);
         }

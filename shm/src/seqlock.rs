@@ -5,9 +5,9 @@
 //! is generic in `N` (32 in production) and safe: it sees words, never addresses.
 //!
 //! The pairs, by name:
-//! - SLOT-BEGIN: the release fence in [`begin`] with the second acquire fence in [`read_each`] and the
+//! - SLOT-BEGIN: the release fence in [`begin`] with the second acquire fence in [`read_first`] and the
 //!   one in [`is_still`]. A reader that saw any word of the new frame sees the begin mark too.
-//! - SLOT-COMMIT: the release store in [`commit`] with the first acquire fence in [`read_each`]. A reader
+//! - SLOT-COMMIT: the release store in [`commit`] with the first acquire fence in [`read_first`]. A reader
 //!   that saw the committed mark sees every word of that frame.
 //!
 //! The protocol's own text has a release store and no fence at SLOT-BEGIN, which lets the frame's
@@ -73,11 +73,8 @@ pub(crate) fn begin<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
 /// nothing may be assumed about what it holds. The result is the same as storing every word.
 // spec: W-8.3-3
 #[inline]
-pub(crate) fn write_words<const N: usize>(
-    slot: &[AtomicU64; N],
-    words: impl IntoIterator<Item = u64>,
-) {
-    for (cell, word) in slot.iter().zip(words).skip(1) {
+pub(crate) fn write_words<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N]) {
+    for (cell, &word) in slot[1..].iter().zip(&words[1..]) {
         if cell.load(Ordering::Relaxed) != word {
             cell.store(word, Ordering::Relaxed);
         }
@@ -91,15 +88,14 @@ pub(crate) fn commit<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
     slot[0].store(committed(seq), Ordering::Release); // SLOT-COMMIT
 }
 
-/// Copies the first `M` words of frame `seq` out of its slot, one after the other, if it is there,
-/// complete and undisturbed. After an error, what `put` got means nothing.
+/// Copies the first `M` words of frame `seq` out of its slot, if it is there, complete and
+/// undisturbed.
 // spec: W-8.3-5 W-15.21-1 W-10.2.1-4 W-8.2-6 W-15.3-1 W-15.3-3
 #[inline]
-pub(crate) fn read_each<const N: usize, const M: usize>(
+pub(crate) fn read_first<const N: usize, const M: usize>(
     slot: &[AtomicU64; N],
     seq: u64,
-    mut put: impl FnMut(usize, u64),
-) -> Result<(), Miss> {
+) -> Result<[u64; M], Miss> {
     const { assert!(0 < M && M <= N) };
     if seq > MAX_SEQ {
         return Err(Miss::SeqOutOfRange);
@@ -113,23 +109,21 @@ pub(crate) fn read_each<const N: usize, const M: usize>(
         });
     }
     fence(Ordering::Acquire); // pairs with SLOT-COMMIT
-    put(0, mark);
-    for (i, word) in slot.iter().enumerate().take(M).skip(1) {
-        put(i, word.load(Ordering::Relaxed));
+    let mut words = [mark; M];
+    for (word, cell) in words[1..].iter_mut().zip(&slot[1..]) {
+        *word = cell.load(Ordering::Relaxed);
     }
     if is_still(slot, seq) {
-        Ok(())
+        Ok(words)
     } else {
         Err(Miss::Overwritten)
     }
 }
 
-/// `read_each` of all words, into an array.
+/// `read_first` of all words.
 #[cfg(test)]
 pub(crate) fn read<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> Result<[u64; N], Miss> {
-    let mut words = [0; N];
-    read_each::<N, N>(slot, seq, |i, word| words[i] = word)?;
-    Ok(words)
+    read_first(slot, seq)
 }
 
 /// Whether everything that was read of frame `seq` before this call was of that frame.

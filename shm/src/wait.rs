@@ -17,7 +17,7 @@ use crate::reader::ReadMapping;
 use crate::seqlock::{committed, seq_of};
 use crate::sync::Ordering;
 use crate::words;
-use crate::writer::{SlotWrite, WriteMapping};
+use crate::writer::{Committed, WriteMapping};
 
 /// How long a consumer spins after its last frame. Longer than [`WAKE_AFTER`].
 pub const SPIN: Duration = Duration::from_micros(120);
@@ -104,18 +104,15 @@ impl WriteMapping {
     }
 }
 
-// === impl SlotWrite ===
+// === impl Committed ===
 
-impl SlotWrite<'_> {
-    /// Commits like [`SlotWrite::commit`] and wakes every consumer that sleeps on the slot; returns how
-    /// many. One system call.
+impl Committed<'_> {
+    /// Wakes every consumer that sleeps on the slot; returns how many. One system call.
     ///
     /// # Errors
-    /// The kernel refused the wake; the frame is committed, and consumers wake by themselves within a
-    /// millisecond.
-    pub fn commit_and_wake(self, header: &[u8; 256]) -> io::Result<usize> {
-        let word = words::low_half(self.mark_word());
-        self.commit(header);
+    /// The kernel refused; consumers then wake by themselves within a millisecond.
+    pub fn wake(self) -> io::Result<usize> {
+        let word = words::low_half(self.mark);
         Ok(futex::wake(word, futex::Flags::empty(), u32::MAX >> 1)?)
     }
 }

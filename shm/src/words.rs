@@ -39,7 +39,14 @@ pub(crate) fn superblock(region: &Region) -> &[AtomicU64; SUPERBLOCK_WORDS] {
 // spec: W-8.1-1 W-8.2-1
 #[inline]
 pub(crate) fn slot(ring: &Region, index: usize) -> &[AtomicU64; SLOT_WORDS] {
-    words(ring, 64 + index * 256)
+    words(ring, slot_offset(index))
+}
+
+/// Where header slot `index` lies in its ring: behind the superblock.
+// spec: W-8.1-1 W-8.2-1
+#[inline]
+pub(crate) const fn slot_offset(index: usize) -> usize {
+    64 + index * 256
 }
 
 /// `N` words at `offset`, which is a multiple of 64.
@@ -73,6 +80,36 @@ pub(crate) fn bytes(region: &Region, offset: usize, len: usize) -> NonNull<u8> {
     );
     // SAFETY: [in-bounds] checked above.
     unsafe { region.base().add(offset) }
+}
+
+/// Asks for the cache line at `offset` of a region that will be read in a moment. A hint: nothing
+/// depends on it.
+#[inline]
+pub(crate) fn prefetch_to_read(region: &Region, offset: usize) {
+    let at = region.base().as_ptr().wrapping_add(offset);
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: [mapped] a prefetch never faults and reads nothing that the program sees, whatever `at`
+    // is.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _: *mut u8 = at;
+}
+
+/// Asks for the cache line at `offset` of a region that will be written in a moment, so that the core
+/// owns it by then. A hint: nothing depends on it.
+#[inline]
+pub(crate) fn prefetch_to_write(region: &Region, offset: usize) {
+    let at = region.base().as_ptr().wrapping_add(offset);
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: [mapped] `prefetchw` never faults and changes nothing that the program sees, whatever
+    // `at` is; a processor that does not know it does nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags));
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _: *mut u8 = at;
 }
 
 /// Copies bytes of a region out; `dst.len()` of them, from `offset`.

@@ -479,7 +479,7 @@ fn a_commit_wakes_who_naps_on_its_slot() {
         sleeper.join().expect("the sleeper was woken");
     });
     let header = harness::header(s.writer.layout(), 0, 0, 1);
-    let woken = begin(&mut s.writer, 0, &[1]).commit_and_wake(&header);
+    let woken = begin(&mut s.writer, 0, &[1]).commit(&header).wake();
     assert_eq!(woken.expect("a commit"), 0);
     assert!(s.reader.read(Seq(0)).is_ok());
 }

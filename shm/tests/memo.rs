@@ -74,7 +74,7 @@ proptest! {
     fn a_remembered_encoding_is_the_encoding(headers in headers()) {
         let mut encoder = HeaderEncoder::default();
         for header in headers {
-            prop_assert_eq!(encoder.encode(&header), &header.encode());
+            prop_assert_eq!(encoder.encode(&header), header.encode());
         }
     }
 }

@@ -8,6 +8,7 @@ use tensorpool_wire::{FrameDescriptor, Seq};
 
 use super::passage::{Passage, Reading};
 use super::{ConsumerShared, Looked, check};
+use crate::frame::Found;
 use crate::stats::DropReason;
 
 /// Where frames are learned of, on its way to the data path.
@@ -44,7 +45,11 @@ pub(super) fn follow(
     reading: &mut Reading,
     passage: &mut Passage,
     descriptor: &FrameDescriptor,
+    into: &mut Option<Found>,
 ) -> Looked {
+    // Both lines are in the producer's cache: the slot's is asked for while the descriptor is looked
+    // at, the payload's in `read_frame`.
+    reading.mapped.regions.prefetch_slot(descriptor.seq);
     let layout = reading.mapped.regions.layout();
     // Descriptors of several streams may share a channel: another stream's is not a drop.
     if descriptor.stream_id != layout.stream_id() {
@@ -80,9 +85,8 @@ pub(super) fn follow(
     if seq <= Seq::MAX {
         reading.expected = Some(Seq(seq.get() + 1));
     }
-    match reading.mapped.regions.read(seq) {
-        Ok(snapshot) => check(shared, reading, &snapshot, descriptor.trace_id)
-            .map_or(Looked::Dropped, Looked::Found),
+    match reading.mapped.regions.read_frame(seq, &mut reading.parser) {
+        Ok(parsed) => check(shared, parsed, descriptor.trace_id, into),
         // spec: W-15.3-1 W-15.3-2
         Err(miss) => {
             shared.counters.drop_frames(miss.into(), 1);

@@ -5,6 +5,7 @@
 //! the place in the epoch that was left, counts what was committed there behind that place, and finds
 //! the place again where the same epoch is mapped anew. It delivers nothing of an epoch that is over.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tensorpool_shm::{Cursor, SlotParser};
@@ -17,6 +18,8 @@ use crate::stats::{ConsumerCounters, DropReason};
 /// How long the memory of an epoch that was left is kept, to see how many frames it got in the end.
 /// The first frame of the next epoch ends it sooner: its producer is through with the one before.
 const WATCH_NS: u64 = 3_000_000_000;
+/// Epochs whose late descriptors are known for what they are.
+const LEFT_KEPT: usize = 8;
 
 /// One epoch being read.
 #[derive(Debug)]
@@ -76,8 +79,8 @@ enum End {
 #[derive(Debug, Default)]
 pub(super) struct Passage {
     former: Option<Former>,
-    /// The epoch that was left last.
-    left: Option<Epoch>,
+    /// The epochs that were left last, at most [`LEFT_KEPT`].
+    left: VecDeque<Epoch>,
     /// Descriptors of a later epoch than the mapped one; each was counted when it came.
     early: Option<(Epoch, u64)>,
 }
@@ -133,7 +136,10 @@ impl Passage {
             },
             Leave::Lease => End::Known(committed(&reading.mapped)),
         };
-        self.left = Some(reading.id().1);
+        self.left.push_back(reading.id().1);
+        if self.left.len() > LEFT_KEPT {
+            self.left.pop_front();
+        }
         self.former = Some(Former {
             id: reading.id(),
             cursor: reading.cursor,
@@ -201,7 +207,7 @@ impl Passage {
     /// A descriptor of another epoch than the mapped one. Returns whether it counts as a drop: frames
     /// of the epoch that was left are counted where that ended.
     pub(super) fn is_drop(&mut self, mapped: Epoch, of: Epoch) -> bool {
-        if self.left == Some(of) {
+        if self.left.contains(&of) {
             return false;
         }
         if of > mapped {

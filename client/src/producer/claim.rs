@@ -1,6 +1,6 @@
 //! A frame between its first byte and its commit.
 
-use tensorpool_shm::{CopyError, SlotWrite, WakePolicy};
+use tensorpool_shm::{CopyError, HeaderEncoder, SlotWrite, WakePolicy};
 use tensorpool_wire::{FrameDescriptor, MonoNanos, PoolId, Seq, SlotHeader, TraceId};
 
 use super::ProducerShared;
@@ -23,12 +23,15 @@ pub struct SlotClaim<'a> {
     pub(super) pool_id: PoolId,
     pub(super) payload_slot: u32,
     pub(super) about: About,
+    /// When the claim was made.
+    pub(super) begun: MonoNanos,
     pub(super) timestamp: Option<MonoNanos>,
     pub(super) meta_version: Option<u32>,
     pub(super) trace: Option<TraceId>,
     pub(super) telling: Telling,
     pub(super) next: &'a mut u64,
     pub(super) wake: &'a mut WakePolicy,
+    pub(super) encoder: &'a mut HeaderEncoder,
     pub(super) life: &'a Life,
     pub(super) outlets: &'a mut Vec<Outlet>,
     pub(super) shared: &'a ProducerShared,
@@ -151,13 +154,14 @@ impl<'a> SlotClaim<'a> {
     /// [`ClaimError::LeaseEnded`]; the frame was not published.
     // spec: W-8.3-3 W-8.3-4 W-15.18-2
     pub fn commit(self) -> Result<Seq, ClaimError> {
-        self.commit_at(mono_now())
+        self.commit_at(None)
     }
 
-    pub(super) fn commit_at(mut self, now: MonoNanos) -> Result<Seq, ClaimError> {
+    /// Commits at `now`; where that is not known, the clock is read after the commit.
+    pub(super) fn commit_at(mut self, now: Option<MonoNanos>) -> Result<Seq, ClaimError> {
         // spec: X-2-66 D-4.9-10
         self.check_lease()?;
-        let About { stream, epoch, seq } = self.about;
+        let seq = self.about.seq;
         let header = SlotHeader {
             seq,
             values_len_bytes: self.tensor.len_bytes(),
@@ -167,37 +171,25 @@ impl<'a> SlotClaim<'a> {
             timestamp_ns: self.timestamp,
             meta_version: self.meta_version,
             tensor: *self.tensor.header(),
-        }
-        .encode();
+        };
         let slot = self
             .slot
             .take()
             .expect("only the commit takes the slot, and it consumes the claim");
-        // spec: X-1-23
-        if self.wake.on_commit(now) {
-            // A refused wake costs a sleeper one nap and the frame nothing.
-            let _ = slot.commit_and_wake(&header);
-        } else {
-            slot.commit(&header);
-        }
+        let committed = slot.commit_with(self.encoder, &header);
+        // Everything from here on comes after the frame, so it does not delay it.
         *self.next = seq.get() + 1;
         let counters = &self.shared.counters;
         bump(&counters.published, 1);
         bump(&counters.next, 1);
-        // The slot's timestamp is the only one, so no second one can disagree with it.
-        // spec: W-10.2.1-1 W-10.2.1-8 W-15.7-2
         if !self.outlets.is_empty() {
-            let descriptor = FrameDescriptor {
-                stream_id: stream,
-                epoch,
-                seq,
-                timestamp_ns: None,
-                meta_version: self.meta_version,
-                trace_id: self.trace,
-            };
-            for outlet in self.outlets.iter_mut() {
-                outlet.offer(now, &descriptor, counters);
-            }
+            self.offer(now.unwrap_or(self.begun));
+        }
+        let now = now.unwrap_or_else(mono_now);
+        // spec: X-1-23
+        if self.wake.on_commit(now) && committed.wake().is_err() {
+            // A refused wake costs a sleeper one nap and the frame nothing.
+            counters.count(ProducerDrop::WakeRefused);
         }
         let len = u64::from(self.tensor.len_bytes());
         if self
@@ -207,6 +199,24 @@ impl<'a> SlotClaim<'a> {
             self.handle.wake();
         }
         Ok(seq)
+    }
+
+    /// Tells of the frame by descriptors.
+    // The slot's timestamp is the only one, so no second one can disagree with it.
+    // spec: W-10.2.1-1 W-10.2.1-8 W-15.7-2
+    fn offer(&mut self, now: MonoNanos) {
+        let About { stream, epoch, seq } = self.about;
+        let descriptor = FrameDescriptor {
+            stream_id: stream,
+            epoch,
+            seq,
+            timestamp_ns: None,
+            meta_version: self.meta_version,
+            trace_id: self.trace,
+        };
+        for outlet in self.outlets.iter_mut() {
+            outlet.offer(now, &descriptor, &self.shared.counters);
+        }
     }
 
     fn check_lease(&self) -> Result<(), ClaimError> {

@@ -40,7 +40,7 @@ fn accepted_frames_are_whole(protocol: &'static Protocol) {
             move || {
                 for seq in 0..2 {
                     (protocol.begin)(ring.slot(seq), seq);
-                    write_words(ring.slot(seq), frame::<3>(seq));
+                    write_words(ring.slot(seq), &frame::<3>(seq));
                     (protocol.commit)(ring.slot(seq), seq);
                 }
             }

@@ -20,7 +20,7 @@ impl<const N: usize> Ring<N> {
     /// Publishes frame `seq` as a producer does.
     pub(crate) fn publish(&self, seq: u64) {
         begin(self.slot(seq), seq);
-        write_words(self.slot(seq), frame::<N>(seq));
+        write_words(self.slot(seq), &frame::<N>(seq));
         commit(self.slot(seq), seq);
     }
 

@@ -84,7 +84,7 @@ fn skipping_equal_words_is_the_same_as_storing_all() {
     };
     for seq in 4..64 {
         begin(ring.slot(seq), seq);
-        write_words(ring.slot(seq), shape(seq));
+        write_words(ring.slot(seq), &shape(seq));
         commit(ring.slot(seq), seq);
         let words = read(ring.slot(seq), seq).expect("just committed");
         assert_eq!(words[1..], shape(seq)[1..]);
@@ -110,7 +110,7 @@ fn miri_a_consumer_accepts_only_whole_frames() {
                 let slot = words::slot(&ring, index(seq));
                 begin(slot, seq);
                 words::copy_in(&pool, 64 + index(seq) * STRIDE, &payload(seq));
-                write_words(slot, frame::<32>(seq));
+                write_words(slot, &frame::<32>(seq));
                 commit(slot, seq);
             }
         }
