@@ -15,7 +15,7 @@ const CLIENT: &str = "tensorpool-client";
 
 /// Package, the packages of this workspace that its normal dependencies may name, and other
 /// crates that it must never see. `docs/architecture.md` has the reasons.
-const EDGES: [(&str, &[&str], &[&str]); 8] = [
+const EDGES: [(&str, &[&str], &[&str]); 9] = [
     (
         WIRE,
         &[],
@@ -45,6 +45,11 @@ const EDGES: [(&str, &[&str], &[&str]); 8] = [
         "tensorpool-e2e",
         &[WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE],
         &[],
+    ),
+    (
+        "tensorpool-cluster",
+        &[],
+        &["tokio", "kube", "tensorpool-crds"],
     ),
     ("xtask", &[], &["serde", "serde_json"]),
 ];
