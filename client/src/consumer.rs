@@ -180,8 +180,8 @@ impl Consumer {
         Ok(self.frame_if(is_there))
     }
 
-    /// The next frame, waiting for it up to `timeout`: first spinning, later sleeping in naps of at
-    /// most a millisecond.
+    /// The next frame, waiting for it up to `timeout`: first spinning, later sleeping in naps of a
+    /// few milliseconds at most.
     ///
     /// # Errors
     /// As for [`Consumer::next`].
@@ -234,7 +234,8 @@ impl Consumer {
                 .expected
                 .unwrap_or_else(|| reading.mapped.regions.newest()),
         };
-        reading.mapped.regions.nap(next, at_most);
+        let nap = reading.mapped.regions.nap(next, at_most);
+        self.idle.on_nap(nap);
         Ok(false)
     }
 

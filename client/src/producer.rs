@@ -45,6 +45,7 @@ pub struct Producer {
     state: State,
     /// Stays as it is over epochs: publications outlive them.
     outlets: Vec<Outlet>,
+    encoder: HeaderEncoder,
     shared: Arc<ProducerShared>,
     handle: AttachmentHandle,
 }
@@ -65,11 +66,10 @@ struct Writing {
     // spec: W-15.2-3
     next: u64,
     wake: WakePolicy,
-    encoder: HeaderEncoder,
 }
 
 impl Producer {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         seat: Seat<Writable>,
         shared: Arc<ProducerShared>,
         handle: AttachmentHandle,
@@ -78,6 +78,7 @@ impl Producer {
             seat,
             state: State::NotAttached,
             outlets: Vec::new(),
+            encoder: HeaderEncoder::default(),
             shared,
             handle,
         }
@@ -188,7 +189,7 @@ impl Producer {
             telling: Telling::default(),
             next: &mut writing.next,
             wake: &mut writing.wake,
-            encoder: &mut writing.encoder,
+            encoder: &mut self.encoder,
             life: &writing.life,
             outlets: &mut self.outlets,
             shared: &self.shared,
@@ -243,7 +244,6 @@ impl Producer {
                     regions,
                     next: 0,
                     wake: WakePolicy::default(),
-                    encoder: HeaderEncoder::default(),
                 });
             }
         }

@@ -89,7 +89,7 @@ pub use store::{EpochDir, EpochStore, StoreError, StoreOptions};
 #[cfg(not(loom))]
 pub use superblock::{Creator, SuperblockChange};
 #[cfg(not(loom))]
-pub use wait::{Idle, IdlePolicy, LONGEST_NAP, Nap, SPIN, WAKE_AFTER, WakePolicy};
+pub use wait::{Idle, IdlePolicy, LONGEST_NAP, LONGEST_NAP_WITH_WAKES, Nap, SPIN, WAKE_AFTER, WakePolicy};
 #[cfg(not(loom))]
 pub use writer::{Activity, Committed, SlotWrite, WriteMapping};
 

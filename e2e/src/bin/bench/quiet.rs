@@ -27,6 +27,12 @@ pub(crate) fn rows(series: &mut dyn RoundTrip) -> Vec<Row> {
     ]
 }
 
+/// A producer wakes those who may sleep when its previous frame is older than this; that is one
+/// system call, and this thread is traced and so sometimes late.
+const WAKE_AFTER: Duration = Duration::from_micros(100);
+/// The wake as strace writes it.
+const WAKE: &str = "FUTEX_WAKE";
+
 fn allocations(series: &mut dyn RoundTrip) -> Result<f64, String> {
     series.begin()?;
     // The first trips may still set something up.
@@ -54,10 +60,10 @@ fn system_calls(series: &mut dyn RoundTrip) -> Result<f64, String> {
         .spawn()
         .map_err(|error| format!("strace: {error}"))?;
     wait_until_traced(&mut strace)?;
-    let outcome = go(series);
+    let late = go_and_count_late(series);
     // Ended before the file is read: the reading would be traced into the file that is read.
     end(&mut strace)?;
-    outcome?;
+    let late = late?;
     series.end()?;
     let text = fs::read_to_string(file.path()).map_err(|error| error.to_string())?;
     // The calls by which this thread looked whether it was traced stand before the first trip, as
@@ -65,13 +71,15 @@ fn system_calls(series: &mut dyn RoundTrip) -> Result<f64, String> {
     let after = text
         .rsplit_once("/proc/self/status")
         .map_or("", |(_, rest)| rest);
-    let calls = after
+    let in_trips: Vec<&str> = after
         .lines()
         .skip(1)
         // The end of the trace is asked for by this thread too.
         .take_while(|line| !line.starts_with("kill("))
         .filter(|line| line.contains('('))
-        .count();
+        .collect();
+    let wakes = in_trips.iter().filter(|line| line.contains(WAKE)).count();
+    let calls = in_trips.len() - wakes.min(late);
     let own = ["read(", "close("];
     let of_look = after
         .lines()
@@ -80,6 +88,20 @@ fn system_calls(series: &mut dyn RoundTrip) -> Result<f64, String> {
         .count();
     let calls = u32::try_from(calls.saturating_sub(of_look)).unwrap_or(u32::MAX);
     Ok(f64::from(calls) / f64::from(TRIPS))
+}
+
+/// Trips, and after how many of them the next frame had to wake.
+fn go_and_count_late(series: &mut dyn RoundTrip) -> Result<usize, String> {
+    let mut late = 0;
+    let mut before = Instant::now();
+    for _ in 0..TRIPS {
+        series.trip()?;
+        let now = Instant::now();
+        // The first one may follow a long pause, of which nothing is known here.
+        late += usize::from(now.duration_since(before) > WAKE_AFTER);
+        before = now;
+    }
+    Ok(late + 1)
 }
 
 fn go(series: &mut dyn RoundTrip) -> Result<(), String> {

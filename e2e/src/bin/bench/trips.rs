@@ -4,6 +4,7 @@ pub(crate) mod aeron;
 pub(crate) mod cache_line;
 pub(crate) mod frames;
 pub(crate) mod iceoryx;
+pub(crate) mod two_lines;
 
 /// First eight bytes of a message that sends the peer to rest.
 pub(crate) const REST: u64 = u64::MAX;
