@@ -255,8 +255,8 @@ pub(crate) fn bump(counter: &AtomicU64, by: u64) {
 /// A consumer's counters since it was built, as one snapshot. Its `Debug` names the reasons that
 /// occurred.
 ///
-/// From the frame at which the consumer began, each frame of its stream that it knows of is delivered
-/// or counted under one reason, over changes of epoch and driver as well.
+/// From the frame at which the consumer began, each frame that was published while it held a lease is
+/// delivered or counted under one reason, over changes of epoch, media driver and driver as well.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerStats {
     /// Frames delivered.

@@ -3,30 +3,20 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use rustix::fs::ftruncate;
 use support::frames::Frames;
+use support::media::{ExternalMediaDriver, connect};
 use support::raw::Raw;
 use support::{Driver, Options, Place, wait_until};
-use tensorpool_transport::aeron::media_driver::{EmbeddedMediaDriver, MediaDriverConfig};
 use tensorpool_transport::aeron::port::{AeronClientPort, Endpoint, Endpoints};
 use tensorpool_transport::aeron::rusteron::{
-    RusteronClient, RusteronConfig, RusteronPublication, RusteronSubscription,
+    RusteronClient, RusteronPublication, RusteronSubscription,
 };
 use tensorpool_transport::pubsub::{MessageClient, Publication, Subscription};
 use tensorpool_wire::{FrameDescriptor, LeaseRevokeReason, Message, ResponseCode, Role};
 
 const CAMERA: u32 = 10_000;
 const DESCRIPTORS: (&str, i32) = ("aeron:ipc?term-length=256k", 1100);
-
-fn connect(dir: &Path) -> RusteronClient {
-    wait_until("a connection to the media driver", || {
-        RusteronClient::connect(&RusteronConfig::new(dir)).map_err(|error| error.to_string())
-    })
-}
 
 /// A client of the control streams, with the endpoints of the test configuration.
 fn aeron_client(place: &Place) -> Raw {
@@ -91,46 +81,10 @@ impl Descriptors {
     }
 }
 
-/// A media driver in a process of its own, which can be killed.
-struct ExternalMediaDriver {
-    child: Child,
-}
-
-const CHILD_DIR: &str = "TENSORPOOL_TEST_MEDIA_DRIVER";
-
-impl ExternalMediaDriver {
-    fn start(dir: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().expect("this test binary"))
-            .args(["--exact", "child_process_media_driver", "--nocapture"])
-            .env(CHILD_DIR, dir)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("this test binary starts");
-        let this = Self { child };
-        drop(connect(dir));
-        this
-    }
-}
-
-impl Drop for ExternalMediaDriver {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// Not a test of anything: what [`ExternalMediaDriver`] runs in its child process.
 #[test]
 fn child_process_media_driver() {
-    let Some(dir) = std::env::var_os(CHILD_DIR) else {
-        return;
-    };
-    let driver = EmbeddedMediaDriver::start(&MediaDriverConfig::new(PathBuf::from(dir)));
-    let driver = driver.expect("the media driver starts");
-    while driver.is_running() {
-        std::thread::park_timeout(Duration::from_secs(1));
-    }
+    support::media::serve();
 }
 
 #[test]
@@ -304,6 +258,8 @@ fn a_hostile_producer_that_truncates_under_the_relay_is_revoked_and_the_driver_l
         ..Options::with_aeron()
     });
     let mut driver = Driver::start(&place);
+    let mut consumer = aeron_client(&place);
+    consumer.lease(Role::Consumer, CAMERA, 8);
     let mut descriptors = Descriptors::subscribe(&place);
     let mut producer = Raw::socket(&place.socket());
     let mut lease = producer.lease(Role::Producer, CAMERA, 7);

@@ -124,6 +124,18 @@ impl Passage {
         now: MonoNanos,
         counters: &ConsumerCounters,
     ) {
+        self.left.push_back(reading.id().1);
+        if self.left.len() > LEFT_KEPT {
+            self.left.pop_front();
+        }
+        if why == Leave::Lease {
+            self.let_go();
+        }
+        if self.former.is_some() && committed(&reading.mapped) == 0 {
+            // An epoch without a producer, between two that have one: the one before may still be
+            // written to.
+            return;
+        }
         self.close(counters);
         let next = match by {
             Notify::Ring => Some(reading.cursor.next().get()),
@@ -136,10 +148,6 @@ impl Passage {
             },
             Leave::Lease => End::Known(committed(&reading.mapped)),
         };
-        self.left.push_back(reading.id().1);
-        if self.left.len() > LEFT_KEPT {
-            self.left.pop_front();
-        }
         self.former = Some(Former {
             id: reading.id(),
             cursor: reading.cursor,

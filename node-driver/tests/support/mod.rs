@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod frames;
+#[cfg(feature = "aeron")]
+pub(crate) mod media;
 pub(crate) mod raw;
 
 use std::fmt::Write as _;

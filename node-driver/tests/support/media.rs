@@ -1,0 +1,59 @@
+//! A media driver in a process of its own, which can be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tensorpool_transport::aeron::media_driver::{EmbeddedMediaDriver, MediaDriverConfig};
+use tensorpool_transport::aeron::rusteron::{RusteronClient, RusteronConfig};
+
+use super::wait_until;
+
+const CHILD_DIR: &str = "TENSORPOOL_TEST_MEDIA_DRIVER";
+
+/// A client of the media driver in `dir`, as soon as there is one.
+pub(crate) fn connect(dir: &Path) -> RusteronClient {
+    wait_until("a connection to the media driver", || {
+        RusteronClient::connect(&RusteronConfig::new(dir)).map_err(|error| error.to_string())
+    })
+}
+
+/// The process. Killed when dropped.
+pub(crate) struct ExternalMediaDriver {
+    child: Child,
+}
+
+impl ExternalMediaDriver {
+    /// Starts it through the test `child_process_media_driver`, which has to call [`serve`].
+    pub(crate) fn start(dir: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().expect("this test binary"))
+            .args(["--exact", "child_process_media_driver", "--nocapture"])
+            .env(CHILD_DIR, dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("this test binary starts");
+        let this = Self { child };
+        drop(connect(dir));
+        this
+    }
+}
+
+impl Drop for ExternalMediaDriver {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What the child process does; nothing in any other.
+pub(crate) fn serve() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
+    let driver = EmbeddedMediaDriver::start(&MediaDriverConfig::new(PathBuf::from(dir)));
+    let driver = driver.expect("the media driver starts");
+    while driver.is_running() {
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+}
