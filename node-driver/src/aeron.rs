@@ -4,83 +4,44 @@
 //! A media driver that dies is a normal event. Everything on it is dropped and built anew, the
 //! embedded one included; relays and held subscriptions are wishes that outlive it.
 
+mod line;
+mod link;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tensorpool_driver_core::EpochKey;
 use tensorpool_shm::ReadMapping;
-use tensorpool_transport::aeron::media_driver::{
-    EmbeddedMediaDriver, MediaDriverConfig, StartError,
-};
-use tensorpool_transport::aeron::port::{AeronServerPort, Endpoint, Endpoints};
-use tensorpool_transport::aeron::reconnect::{Backoff, Progress, Reconnecting};
-use tensorpool_transport::aeron::rusteron::{
-    ConnectError, RusteronClient, RusteronConfig, RusteronPublication, RusteronSubscription,
-};
+use tensorpool_transport::aeron::port::{Endpoint, Endpoints};
 use tensorpool_transport::aeron::settings as media_settings;
 use tensorpool_transport::port::{Inbound, Outbound, ServerPort};
-use tensorpool_transport::pubsub::{Dead, MessageClient, SendError, Subscription};
+use tensorpool_transport::pubsub::{Dead, SendError};
 use tensorpool_wire::{MonoNanos, StreamId};
 
+use self::line::{Change, Line};
+use crate::clock;
 use crate::config::{self, MediaDriverMode, Settings};
 use crate::counters::Counters;
 use crate::files::in_words;
-use crate::relay::{Outcome, Relay};
+use crate::relay::{Group, Relay};
 
-/// Time between attempts to open a descriptor stream that was refused.
-const RETRY_NS: u64 = 1_000_000_000;
+pub(crate) use self::line::LinkError;
+
 /// Time between log lines about a media driver that stays away.
 const COMPLAIN_NS: u64 = 10_000_000_000;
-/// Descriptors read at one go from a held subscription, and how often in one cycle.
-const DRAIN_LIMIT: usize = 256;
-const DRAIN_ROUNDS: usize = 16;
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
-    /// The embedded media driver did not start.
-    #[error(
-        "the embedded media driver did not start; where another one runs, set driver.media_driver = \"external\", or give this one its own driver.aeron_dir"
-    )]
-    MediaDriver(#[from] StartError),
-    /// No connection to the media driver.
-    #[error("no connection to the media driver")]
-    Connect(#[from] ConnectError),
-    /// It went away while the streams were opened.
-    #[error("the media driver refused the driver's streams")]
-    Open(#[from] Dead),
-}
-
-impl LinkError {
-    /// Bounded label.
-    #[must_use]
-    pub(crate) const fn reason(&self) -> &'static str {
-        match self {
-            Self::MediaDriver(error) => error.reason(),
-            Self::Connect(error) => error.reason(),
-            Self::Open(_) => "refused",
-        }
-    }
-}
-
-/// One connection and everything on it. Handles stand before the port, so they are dropped first.
-struct Link {
-    publications: BTreeMap<i32, RusteronPublication>,
-    held: BTreeMap<i32, RusteronSubscription>,
-    retry_at: MonoNanos,
-    port: AeronServerPort<RusteronClient>,
-}
-
-type Build = Box<dyn FnMut() -> Result<Link, LinkError>>;
+/// Between two looks at a connection that is made before the duty cycle begins.
+const START_NAP: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The way in.
 pub(crate) struct Aeron {
-    link: Reconnecting<Link, Build>,
+    line: Line,
     descriptor_channel: String,
     /// Directory of an external media driver, whose settings are looked at after each connection.
     inspected: Option<PathBuf>,
-    relays: Vec<(i32, Relay)>,
+    /// By Aeron stream id.
+    relays: BTreeMap<i32, Group>,
+    /// Whether the last round of relays had somebody who listens.
+    relays_are_heard: bool,
     held: BTreeMap<StreamId, i32>,
     complained_at: Option<MonoNanos>,
 }
@@ -88,68 +49,52 @@ pub(crate) struct Aeron {
 impl std::fmt::Debug for Aeron {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Aeron")
-            .field("built", &self.link.built())
-            .field("relays", &self.relays.len())
+            .field("line", &self.line.name())
+            .field("relays", &self.relays)
             .field("held", &self.held)
             .finish_non_exhaustive()
     }
 }
 
 impl Aeron {
-    /// Prepares the way in; `None` where it is switched off. An embedded media driver is started at
-    /// once, since its failure is a mistake of the configuration; an external one may come later.
+    /// Prepares the way in; `None` where it is switched off. Waits until it is there or the first
+    /// attempt has failed: the failure of an embedded media driver is a mistake of the configuration,
+    /// an external one may come later.
     ///
     /// # Errors
     /// [`LinkError`] of an embedded media driver.
     pub(crate) fn start(
         settings: &Settings,
-        now: MonoNanos,
         counters: &mut Counters,
     ) -> Result<Option<Self>, LinkError> {
         let mode = settings.driver.media_driver;
         if mode == MediaDriverMode::Off {
             return Ok(None);
         }
-        let endpoints = endpoints(settings);
         let dir = settings.driver.aeron_dir.clone();
-        let mut media: Option<EmbeddedMediaDriver> = None;
-        let build: Build = Box::new(move || {
-            if mode == MediaDriverMode::Embedded
-                && !media.as_ref().is_some_and(EmbeddedMediaDriver::is_running)
-            {
-                // Dropped first: two in one directory cannot be.
-                drop(media.take());
-                media = Some(EmbeddedMediaDriver::start(&MediaDriverConfig::new(&dir))?);
-            }
-            let client = RusteronClient::connect(&RusteronConfig {
-                driver_timeout: Duration::from_secs(2),
-                ..RusteronConfig::new(&dir)
-            })?;
-            Ok(Link {
-                publications: BTreeMap::new(),
-                held: BTreeMap::new(),
-                retry_at: MonoNanos(0),
-                port: AeronServerPort::open(client, endpoints.clone())?,
-            })
-        });
+        let is_embedded = mode == MediaDriverMode::Embedded;
         let mut this = Self {
-            link: Reconnecting::new(Backoff::default(), build),
+            line: Line::new(dir.clone(), is_embedded, endpoints(settings)),
             descriptor_channel: settings.driver.descriptor.channel.clone(),
-            inspected: (mode == MediaDriverMode::External)
-                .then(|| settings.driver.aeron_dir.clone()),
-            relays: Vec::new(),
+            inspected: (!is_embedded).then_some(dir),
+            relays: BTreeMap::new(),
+            relays_are_heard: false,
             held: BTreeMap::new(),
             complained_at: None,
         };
-        match (this.connect(now, counters), mode) {
-            (Err(error), MediaDriverMode::Embedded) => Err(error),
-            (Ok(()) | Err(_), _) => Ok(Some(this)),
+        loop {
+            match this.connect(clock::now(), counters) {
+                Err(error) if is_embedded => return Err(error),
+                Err(_) => return Ok(Some(this)),
+                Ok(()) if this.is_up() => return Ok(Some(this)),
+                Ok(()) => std::thread::sleep(START_NAP),
+            }
         }
     }
 
     /// Whether Aeron clients are served now.
     pub(crate) const fn is_up(&mut self) -> bool {
-        self.link.get().is_some()
+        self.line.get().is_some()
     }
 
     /// Takes what has arrived, and connects again where the connection is lost.
@@ -160,7 +105,7 @@ impl Aeron {
         handler: &mut dyn FnMut(Inbound<'_>),
     ) -> usize {
         let _failed_and_said_so = self.connect(now, counters);
-        let Some(link) = self.link.get() else {
+        let Some(link) = self.line.get() else {
             return 0;
         };
         match link.port.poll(now, handler) {
@@ -177,7 +122,7 @@ impl Aeron {
     /// # Errors
     /// [`SendError`]; nothing was sent or kept then.
     pub(crate) fn send(&mut self, message: &Outbound<'_>) -> Result<(), SendError> {
-        match self.link.get() {
+        match self.line.get() {
             Some(link) => link.port.send(message),
             None => Err(SendError::NotConnected),
         }
@@ -194,7 +139,7 @@ impl Aeron {
         stream: i32,
         bytes: &[u8],
     ) -> Result<(), SendError> {
-        match self.link.get() {
+        match self.line.get() {
             Some(link) => link.port.send_to(now, channel, stream, bytes),
             None => Err(SendError::NotConnected),
         }
@@ -203,22 +148,30 @@ impl Aeron {
     /// Relays a stream's frames from now on, on this Aeron stream id.
     pub(crate) fn start_relay(&mut self, key: EpochKey, mapping: ReadMapping, stream_id: i32) {
         self.stop_relay(key.stream);
-        self.relays.push((stream_id, Relay::new(key, mapping)));
+        let group = self.relays.entry(stream_id).or_default();
+        group.add(Relay::new(key, mapping));
     }
 
     /// Ends a stream's relay; its ring is unmapped when this returns.
     // spec: X-2-62
     pub(crate) fn stop_relay(&mut self, stream: StreamId) {
-        self.relays.retain(|(_, relay)| relay.stream() != stream);
-        let wanted: BTreeSet<i32> = self.relays.iter().map(|(id, _)| *id).collect();
-        if let Some(link) = self.link.get() {
-            link.publications.retain(|id, _| wanted.contains(id));
+        self.relays.retain(|_, group| {
+            group.remove(stream);
+            !group.is_empty()
+        });
+        if let Some(link) = self.line.get() {
+            link.keep_publications(&self.relays);
         }
     }
 
-    /// Whether a relay is there, so that the duty cycle must not sleep long.
-    pub(crate) const fn has_relays(&self) -> bool {
-        !self.relays.is_empty()
+    /// Whether a relay has somebody who listens, so that the duty cycle must not sleep long.
+    pub(crate) const fn relays_are_heard(&self) -> bool {
+        self.relays_are_heard
+    }
+
+    /// Whether a subscription is held, whose producer waits when it is not drained.
+    pub(crate) fn holds_descriptors(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Holds a subscription to this stream's descriptors.
@@ -230,9 +183,9 @@ impl Aeron {
     /// Gives that subscription up, unless another stream has the same.
     pub(crate) fn release(&mut self, stream: StreamId) {
         self.held.remove(&stream);
-        let wanted: BTreeSet<i32> = self.held.values().copied().collect();
-        if let Some(link) = self.link.get() {
-            link.held.retain(|id, _| wanted.contains(id));
+        let wanted = self.held.values().copied().collect();
+        if let Some(link) = self.line.get() {
+            link.keep_held(&wanted);
         }
     }
 
@@ -243,53 +196,32 @@ impl Aeron {
         now: MonoNanos,
         counters: &mut Counters,
     ) -> (usize, Vec<EpochKey>) {
-        let mut poisoned = Vec::new();
-        let Some(link) = self.link.get() else {
-            return (0, poisoned);
+        self.relays_are_heard = false;
+        let Some(link) = self.line.get() else {
+            return (0, Vec::new());
         };
-        open_missing(
-            link,
-            now,
-            &self.descriptor_channel,
-            &self.relays,
-            &self.held,
-        );
-        let mut work = 0;
-        // spec: X-2-60 — whoever was first in this cycle is last in the next.
-        if !self.relays.is_empty() {
-            self.relays.rotate_left(1);
-        }
-        for (stream_id, relay) in &mut self.relays {
-            let Some(publication) = link.publications.get_mut(stream_id) else {
-                continue;
-            };
-            match relay.work(publication, counters) {
-                Outcome::Unheard => {}
-                Outcome::Walked(looks) => work += looks,
-                Outcome::Poisoned => poisoned.push(relay.key()),
-            }
-        }
-        let mut lost = None;
-        for subscription in link.held.values_mut() {
-            match drain(subscription) {
-                Ok(count) => {
-                    work += count;
-                    let count = u64::try_from(count).unwrap_or(u64::MAX);
-                    counters.drained = counters.drained.saturating_add(count);
+        let channel = &self.descriptor_channel;
+        let relayed = link.relay(now, channel, &mut self.relays, counters);
+        self.relays_are_heard = relayed.heard;
+        let mut work = relayed.work;
+        if !self.held.is_empty() {
+            let wanted: BTreeSet<i32> = self.held.values().copied().collect();
+            match link.drain(now, channel, &wanted) {
+                Ok(drained) => {
+                    work += drained;
+                    let drained = u64::try_from(drained).unwrap_or(u64::MAX);
+                    counters.drained = counters.drained.saturating_add(drained);
                 }
-                Err(dead) => lost = Some(dead),
+                Err(dead) => self.lose(now, &dead, counters),
             }
         }
-        if let Some(dead) = lost {
-            self.lose(now, &dead, counters);
-        }
-        (work, poisoned)
+        (work, relayed.poisoned)
     }
 
     fn connect(&mut self, now: MonoNanos, counters: &mut Counters) -> Result<(), LinkError> {
-        match self.link.poll(now) {
-            Progress::Up | Progress::Waiting { .. } => Ok(()),
-            Progress::Built { failures } => {
+        match self.line.poll(now) {
+            Change::None => Ok(()),
+            Change::Built { failures } => {
                 counters.media_driver_connects += 1;
                 self.complained_at = None;
                 tracing::info!(failures, "connected to the media driver");
@@ -298,7 +230,7 @@ impl Aeron {
                 }
                 Ok(())
             }
-            Progress::Failed { error, next: _ } => {
+            Change::Failed(error) => {
                 Counters::bump(&mut counters.media_driver_losses, error.reason());
                 let silent_since = self.complained_at;
                 if silent_since.is_none_or(|at| now.saturating_since(at) >= COMPLAIN_NS) {
@@ -321,14 +253,7 @@ impl Aeron {
         };
         Counters::bump(&mut counters.media_driver_losses, reason);
         tracing::warn!(error = %dead, "the media driver was lost; connecting again");
-        self.link.lost(now);
-    }
-}
-
-impl Drop for Aeron {
-    fn drop(&mut self) {
-        // The client goes before the embedded media driver that it talks to.
-        self.link.lost(MonoNanos(0));
+        self.line.lost(now);
     }
 }
 
@@ -345,57 +270,6 @@ fn inspect(dir: &Path) {
             "the settings of the media driver could not be read"
         ),
     }
-}
-
-/// Opens what is wished for and not there. A refusal is tried again after a while.
-fn open_missing(
-    link: &mut Link,
-    now: MonoNanos,
-    channel: &str,
-    relays: &[(i32, Relay)],
-    held: &BTreeMap<StreamId, i32>,
-) {
-    if now < link.retry_at {
-        return;
-    }
-    let client = link.port.client_mut();
-    let mut refused = None;
-    for (id, _) in relays {
-        if !link.publications.contains_key(id) {
-            match client.add_publication(channel, *id) {
-                Ok(publication) => {
-                    link.publications.insert(*id, publication);
-                }
-                Err(dead) => refused = Some((*id, dead)),
-            }
-        }
-    }
-    for id in held.values() {
-        if !link.held.contains_key(id) {
-            match client.add_subscription(channel, *id) {
-                Ok(subscription) => {
-                    link.held.insert(*id, subscription);
-                }
-                Err(dead) => refused = Some((*id, dead)),
-            }
-        }
-    }
-    if let Some((stream_id, dead)) = refused {
-        link.retry_at = now.saturating_add(RETRY_NS);
-        tracing::warn!(stream_id, error = %dead, "a descriptor stream could not be opened; trying again");
-    }
-}
-
-fn drain(subscription: &mut RusteronSubscription) -> Result<usize, Dead> {
-    let mut total = 0;
-    for _ in 0..DRAIN_ROUNDS {
-        let count = subscription.poll(DRAIN_LIMIT, &mut |_, _| {})?;
-        total += count;
-        if count == 0 {
-            break;
-        }
-    }
-    Ok(total)
 }
 
 fn endpoints(settings: &Settings) -> Endpoints {

@@ -24,11 +24,7 @@ impl Aeron {
     ///
     /// # Errors
     /// Never.
-    pub(crate) const fn start(
-        _: &Settings,
-        _: MonoNanos,
-        _: &mut Counters,
-    ) -> Result<Option<Self>, LinkError> {
+    pub(crate) const fn start(_: &Settings, _: &mut Counters) -> Result<Option<Self>, LinkError> {
         Ok(None)
     }
 
@@ -67,7 +63,11 @@ impl Aeron {
         match self.0 {}
     }
 
-    pub(crate) const fn has_relays(&self) -> bool {
+    pub(crate) const fn relays_are_heard(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(crate) const fn holds_descriptors(&self) -> bool {
         match self.0 {}
     }
 

@@ -16,8 +16,8 @@ use crate::status;
 
 impl Runtime {
     /// Performs a list of actions, in order.
-    pub(crate) fn perform_all(&mut self, now: MonoNanos, actions: Vec<Action>) {
-        for action in actions {
+    pub(crate) fn perform_all(&mut self, now: MonoNanos, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
             self.perform(now, action);
         }
     }

@@ -1,6 +1,7 @@
 //! The relay of descriptors: frames of a socket producer, told to Aeron consumers.
 //!
-//! It walks the ring with the same cursor as a consumer, only while somebody subscribes, starts at
+//! Streams with the same Aeron stream id share a publication and form a [`Group`]; while nobody
+//! subscribes to it the whole group costs one look. A relay walks the ring with the same cursor as a consumer, only while somebody subscribes, starts at
 //! the newest frame, and never keeps a descriptor: what the publication refuses is dropped and
 //! counted, since the next one supersedes it.
 
@@ -30,8 +31,6 @@ pub(crate) struct Relay {
 /// What one cycle of one relay did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Nobody subscribes.
-    Unheard,
     /// So many looks at the ring had a result.
     Walked(usize),
     /// The ring lost its pages.
@@ -55,23 +54,13 @@ impl Relay {
         self.key.stream
     }
 
-    /// The epoch that it walks.
-    #[must_use]
-    pub(crate) const fn key(&self) -> EpochKey {
-        self.key
-    }
-
-    /// Publishes what is new, at most 64 descriptors.
+    /// Publishes what is new, at most 64 descriptors, to a publication that has subscribers.
     // spec: X-2-58, X-2-60, X-2-61, X-1-21
     pub(crate) fn work(
         &mut self,
         publication: &mut impl Publication,
         counters: &mut Counters,
     ) -> Outcome {
-        if !publication.is_connected() {
-            self.cursor = None;
-            return Outcome::Unheard;
-        }
         let cursor = self
             .cursor
             .get_or_insert_with(|| self.mapping.start(Start::Newest));
@@ -99,6 +88,63 @@ impl Relay {
             walked += 1;
         }
         Outcome::Walked(walked)
+    }
+}
+
+/// The relays of one publication.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    relays: Vec<Relay>,
+    /// Where the present cycle begins.
+    first: usize,
+    /// Whether any relay has a cursor.
+    walks: bool,
+}
+
+impl Group {
+    /// Adds a relay, in place of an earlier one of its stream.
+    pub(crate) fn add(&mut self, relay: Relay) {
+        self.remove(relay.stream());
+        self.relays.push(relay);
+    }
+
+    /// Ends a stream's relay; its ring is unmapped when this returns.
+    pub(crate) fn remove(&mut self, stream: StreamId) {
+        self.relays.retain(|relay| relay.stream() != stream);
+    }
+
+    /// Whether no relay is left.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.relays.is_empty()
+    }
+
+    /// Nobody subscribes: whoever comes next starts at the newest frames.
+    // spec: X-2-58
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.walks) {
+            for relay in &mut self.relays {
+                relay.cursor = None;
+            }
+        }
+    }
+
+    /// Publishes what is new of each stream; whoever was first in this cycle is last in the next.
+    // spec: X-2-60
+    pub(crate) fn work(
+        &mut self,
+        publication: &mut impl Publication,
+        counters: &mut Counters,
+        mut tell: impl FnMut(EpochKey, Outcome),
+    ) {
+        self.walks = true;
+        let count = self.relays.len();
+        self.first = (self.first + 1) % count.max(1);
+        let (last, first) = self.relays.split_at_mut(self.first);
+        for relay in first.iter_mut().chain(last) {
+            let outcome = relay.work(publication, counters);
+            tell(relay.key, outcome);
+        }
     }
 }
 

@@ -1,18 +1,17 @@
 //! The duty cycle: poll every input to empty, let the core decide, perform, idle.
 //!
-//! One thread. The clock is read once per cycle. Nothing here waits but the idle step, and that wakes
-//! for the socket at once; files are made by the file worker, HTTP is served elsewhere.
+//! One thread. The clock is read once per cycle. Nothing here waits but the idle step (`rest`); files
+//! are made by the file worker, HTTP is served elsewhere.
 
 mod inputs;
+mod rest;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tensorpool_driver_core::{Driver, EpochKey, Event};
+use tensorpool_driver_core::{Action, Driver, EpochKey, Event};
 use tensorpool_shm::{CreatedEpoch, EpochStore};
 use tensorpool_transport::port::ServerPort;
 use tensorpool_transport::socket::SocketServer;
@@ -29,20 +28,14 @@ use crate::metrics::Snapshot;
 use crate::signals::Signals;
 use crate::status::Answers;
 
+use self::rest::{Outlook, is_awaited, sleep};
+
 /// An input that is never empty puts expiry off for no longer than this: a peer that floods must not
 /// keep leases alive.
 const TICK_AT_LEAST_EVERY_NS: u64 = 250_000_000;
-/// Idle rounds that spin, then those that yield, before the first sleep.
-const SPINS: u32 = 1;
-const YIELDS: u32 = 1;
-/// Sleep at most, without a relay and with one.
-const SLEEP_NS: u64 = 1_000_000;
-/// Sleep at most where everything that cannot wait wakes: the socket alone, no file job under way.
-const LONG_SLEEP_NS: u64 = 10_000_000;
-// spec: X-2-63
-const SLEEP_WITH_RELAY_NS: u64 = 100_000;
 /// After the last action the transports are driven on for this long, so that last words go out.
 const LAST_WORDS_NS: u64 = 100_000_000;
+const LAST_WORDS_NAP_NS: u64 = 1_000_000;
 /// Time between looks at directories of drivers that were still alive at the last look.
 const SCAN_PERIOD_NS: u64 = 30_000_000_000;
 
@@ -107,11 +100,14 @@ pub(crate) struct Runtime {
     /// Events that came up while actions were performed.
     pub(crate) inner_events: Vec<Event<'static>>,
     pub(crate) scratch: Vec<u8>,
+    /// Room for the actions of a cycle.
+    actions: Vec<Action>,
     pub(crate) stopping: bool,
     fatal: Option<Fatal>,
     ending: bool,
     last_tick: MonoNanos,
-    idle_rounds: u32,
+    /// What the last cycle did, which says how long the next sleep may be.
+    outlook: Outlook,
     /// When to look again at what earlier drivers left behind.
     scan_at: Option<MonoNanos>,
 }
@@ -142,11 +138,12 @@ impl Runtime {
             cleanup: settings.policies.cleanup_shm_on_exit,
             inner_events: Vec::new(),
             scratch: Vec::new(),
+            actions: Vec::new(),
             stopping: false,
             fatal: None,
             ending: false,
             last_tick: now,
-            idle_rounds: 0,
+            outlook: Outlook::default(),
             scan_at: parts
                 .others_alive
                 .then(|| now.saturating_add(SCAN_PERIOD_NS)),
@@ -166,7 +163,7 @@ impl Runtime {
             let now = clock::now();
             let work = self.cycle(now);
             self.observe(now, work);
-            self.idle(now, work);
+            self.idle(now);
         }
         let fatal = self.fatal.take();
         self.finish();
@@ -175,24 +172,34 @@ impl Runtime {
 
     /// One round. Returns how much there was to do.
     fn cycle(&mut self, now: MonoNanos) -> usize {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.actions);
         self.take_signals(now, &mut out);
-        let (mut work, mut emptied) = self.poll_inputs(now, &mut out);
+        let (mut work, emptied) = self.poll_inputs(now, &mut out);
         work += self.take_done(now, &mut out);
         for event in std::mem::take(&mut self.inner_events) {
             self.core.handle(now, event, &mut out);
             work += 1;
         }
-        emptied |= now.saturating_since(self.last_tick) >= TICK_AT_LEAST_EVERY_NS;
-        if emptied {
+        if emptied || now.saturating_since(self.last_tick) >= TICK_AT_LEAST_EVERY_NS {
             self.last_tick = now;
             self.core.handle(now, Event::Tick, &mut out);
         }
         work += out.len();
-        self.perform_all(now, out);
+        let awaited = out.iter().any(is_awaited);
+        self.perform_all(now, &mut out);
+        self.actions = out;
         work += self.work_descriptors(now);
         self.send_answers(now);
         self.scan_again(now);
+        self.outlook = Outlook {
+            goes_on: self.stopping || !emptied || !self.inner_events.is_empty(),
+            worked: work > 0,
+            awaited: awaited || !self.answers.is_empty() || !self.files.is_idle(),
+            has_socket: self.socket.is_some(),
+            has_aeron: self.aeron.is_some(),
+            relays_are_heard: self.aeron.as_ref().is_some_and(Aeron::relays_are_heard),
+            holds_descriptors: self.aeron.as_ref().is_some_and(Aeron::holds_descriptors),
+        };
         work
     }
 
@@ -258,33 +265,12 @@ impl Runtime {
         }
     }
 
-    /// Spins, yields, then sleeps. The first sleep after work is not cut short by the socket: packets
-    /// of ten thousand clients come one by one, and a wake-up for each would cost more than the packet.
-    /// Later sleeps are.
-    fn idle(&mut self, now: MonoNanos, work: usize) {
-        if work > 0 || self.stopping {
-            self.idle_rounds = 0;
-            return;
+    fn idle(&self, now: MonoNanos) {
+        let due_in = self.core.next_deadline();
+        let due_in = due_in.map(|due| due.saturating_since(now));
+        if let Some(rest) = self.outlook.rest(due_in) {
+            sleep(self.socket.as_ref().filter(|_| rest.wakes), rest.nanos);
         }
-        self.idle_rounds = self.idle_rounds.saturating_add(1);
-        if self.idle_rounds <= SPINS {
-            std::hint::spin_loop();
-            return;
-        }
-        if self.idle_rounds <= SPINS + YIELDS {
-            std::thread::yield_now();
-            return;
-        }
-        let is_first = self.idle_rounds == SPINS + YIELDS + 1;
-        let wakes_for_all = self.aeron.is_none() && self.socket.is_some() && self.files.is_idle();
-        let has_relays = self.aeron.as_ref().is_some_and(Aeron::has_relays);
-        let longest = longest_sleep_ns(has_relays, wakes_for_all && !is_first);
-        let until_due = self
-            .core
-            .next_deadline()
-            .map_or(longest, |due| due.saturating_since(now));
-        let waking = self.socket.as_ref().filter(|_| !is_first);
-        sleep(waking, longest.min(until_due));
     }
 
     /// Last words go out, the file worker finishes, memory is given back if that was asked for.
@@ -305,7 +291,7 @@ impl Runtime {
             if now >= until || !drained {
                 break;
             }
-            sleep(self.socket.as_ref(), SLEEP_NS);
+            sleep(self.socket.as_ref(), LAST_WORDS_NAP_NS);
         }
         self.aeron = None;
         if drained && let Some(socket) = &mut self.socket {
@@ -323,37 +309,8 @@ impl Runtime {
     }
 }
 
-/// How long the duty cycle may sleep. `wakes_for_all`: whatever cannot wait ends the sleep.
-// spec: X-2-63
-const fn longest_sleep_ns(has_relays: bool, wakes_for_all: bool) -> u64 {
-    if has_relays {
-        SLEEP_WITH_RELAY_NS
-    } else if wakes_for_all {
-        LONG_SLEEP_NS
-    } else {
-        SLEEP_NS
-    }
-}
-
 /// The one socket file of a stand-alone driver.
 pub(crate) const STANDALONE: u32 = 0;
-
-/// Sleeps until the socket is readable or the time is over.
-fn sleep(socket: Option<&SocketServer>, nanos: u64) {
-    let timeout = Timespec {
-        tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(0),
-        tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
-    };
-    let woken = match socket {
-        Some(socket) => {
-            let fd = socket.as_fd();
-            poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout))
-        }
-        None => poll(&mut [], Some(&timeout)),
-    };
-    // EINTR: a signal, which the next cycle sees. Nothing else can fail with these arguments.
-    debug_assert!(matches!(woken, Ok(_) | Err(rustix::io::Errno::INTR)));
-}
 
 fn remove_all(store: &EpochStore) {
     let epochs = match store.list() {

@@ -144,9 +144,8 @@ pub(crate) fn serve(loaded: &Loaded) -> Result<(), ServeError> {
     let config = core_config(settings, &store, hugepages, &budget, random()?)?;
     let core = Driver::restore(config, &restored);
 
-    let now = clock::now();
     let mut counters = Counters::default();
-    let aeron = Aeron::start(settings, now, &mut counters)?;
+    let aeron = Aeron::start(settings, &mut counters)?;
     let socket = listen(settings, descriptors)?;
     let (observer, observed) = health::channel();
     serve_http(settings, observer)?;
@@ -163,7 +162,7 @@ pub(crate) fn serve(loaded: &Loaded) -> Result<(), ServeError> {
         counters,
         others_alive,
     };
-    Runtime::new(parts, settings, now).run()?;
+    Runtime::new(parts, settings, clock::now()).run()?;
     Ok(())
 }
 

@@ -330,11 +330,12 @@ impl Driver {
         }
     }
 
-    /// Starts and ends what depends on who is on which way: the relay of descriptors (socket
-    /// producer), and the held subscription (Aeron producer with consumers on sockets).
+    /// Starts and ends what depends on who is on which way: the relay of descriptors (socket producer
+    /// with consumers on Aeron), and the held subscription (Aeron producer with consumers on sockets).
     // spec: X-1-6, X-2-58
     pub(crate) fn update_ways(&mut self, id: StreamId, out: &mut Vec<Action>) {
         let has_socket_consumer = self.consumer_sockets(id).next().is_some();
+        let has_aeron_consumer = self.has_aeron_consumer(id);
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -343,16 +344,17 @@ impl Driver {
             .and_then(|lease| self.leases.get(lease))
             .map(|lease| (lease.asker.connection().is_some(), lease.epoch));
         let relay = match producer {
-            Some((true, epoch)) => Some(epoch),
-            Some((false, _)) | None => None,
+            Some((true, epoch)) if has_aeron_consumer => Some(epoch),
+            Some(_) | None => None,
         };
         let hold = matches!(producer, Some((false, _))) && has_socket_consumer;
-        if let Some(epoch) = relay
-            && !stream.relayed
-        {
-            stream.relayed = true;
-            out.push(Action::StartRelay {
-                key: EpochKey { stream: id, epoch },
+        if relay.is_some() != stream.relayed {
+            stream.relayed = relay.is_some();
+            out.push(match relay {
+                Some(epoch) => Action::StartRelay {
+                    key: EpochKey { stream: id, epoch },
+                },
+                None => Action::StopRelay { stream: id },
             });
         }
         if hold != stream.held {
@@ -372,6 +374,15 @@ impl Driver {
             .into_iter()
             .flat_map(|stream| &stream.consumers)
             .filter_map(|lease| self.leases.get(*lease)?.asker.connection())
+    }
+
+    /// Whether a consumer on Aeron holds a lease: nobody else there could map what descriptors name.
+    fn has_aeron_consumer(&self, id: StreamId) -> bool {
+        let consumers = self.streams.get(&id).map(|stream| &stream.consumers);
+        consumers.into_iter().flatten().any(|lease| {
+            let lease = self.leases.get(*lease);
+            lease.is_some_and(|lease| lease.asker.connection().is_none())
+        })
     }
 
     /// The connection of a stream's producer, if it is on a socket.

@@ -51,7 +51,7 @@ impl Publication for Taken {
 }
 
 struct World {
-    relay: Relay,
+    group: Group,
     ring: WriteMapping,
     next: u64,
     taken: Taken,
@@ -89,8 +89,10 @@ impl World {
             require_hugepages: false,
         });
         let options = MapOptions::default();
+        let mut group = Group::default();
+        group.add(Relay::new(KEY, created.map_reader(options).unwrap()));
         Self {
-            relay: Relay::new(KEY, created.map_reader(options).unwrap()),
+            group,
             ring: WriteMapping::map(layout, sources.collect(), options).unwrap(),
             next: 0,
             taken: Taken {
@@ -129,8 +131,19 @@ impl World {
         }
     }
 
-    fn cycle(&mut self) -> Outcome {
-        self.relay.work(&mut self.taken, &mut self.counters)
+    /// One cycle, as the connection drives it; what came of each relay.
+    fn cycle(&mut self) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        if self.taken.connected {
+            self.group
+                .work(&mut self.taken, &mut self.counters, |key, outcome| {
+                    assert_eq!(key, KEY);
+                    outcomes.push(outcome);
+                });
+        } else {
+            self.group.rest();
+        }
+        outcomes
     }
 
     fn dropped(&self, reason: &'static str) -> u64 {
@@ -145,10 +158,17 @@ fn nothing_is_relayed_to_nobody_and_a_first_subscriber_starts_at_the_newest() {
     let mut world = World::new();
     world.taken.connected = false;
     world.publish(10);
-    assert_eq!(world.cycle(), Outcome::Unheard);
+    assert_eq!(world.cycle(), []);
     world.taken.connected = true;
     world.cycle();
     assert_eq!(world.taken.seqs, [9]);
+    // Whoever comes after a time without anybody starts at the newest again.
+    world.taken.connected = false;
+    world.publish(10);
+    world.cycle();
+    world.taken.connected = true;
+    world.cycle();
+    assert_eq!(world.taken.seqs, [9, 19]);
 }
 
 #[test]
@@ -157,11 +177,11 @@ fn a_cycle_relays_sixty_four_descriptors_and_the_next_one_goes_on() {
     let mut world = World::new();
     world.cycle();
     world.publish(100);
-    assert_eq!(world.cycle(), Outcome::Walked(64));
+    assert_eq!(world.cycle(), [Outcome::Walked(64)]);
     assert_eq!(world.taken.seqs, (0..64).collect::<Vec<_>>());
-    assert_eq!(world.cycle(), Outcome::Walked(36));
+    assert_eq!(world.cycle(), [Outcome::Walked(36)]);
     assert_eq!(world.taken.seqs, (0..100).collect::<Vec<_>>());
-    assert_eq!(world.cycle(), Outcome::Walked(0));
+    assert_eq!(world.cycle(), [Outcome::Walked(0)]);
 }
 
 #[test]
@@ -191,4 +211,33 @@ fn a_lapped_relay_goes_to_the_newest_frame_and_counts_the_others() {
     world.cycle();
     assert_eq!(world.taken.seqs, [0, 1_000]);
     assert_eq!(world.dropped("relay_lapped"), 999);
+}
+
+#[test]
+fn streams_of_one_publication_take_turns_and_one_that_ends_leaves_the_others() {
+    // spec: X-2-60, X-2-62
+    let (mut one, two) = (World::new(), World::new());
+    let other = EpochKey {
+        stream: StreamId(10_001),
+        ..KEY
+    };
+    let World { mut group, .. } = two;
+    let mut relay = group.relays.pop().unwrap();
+    relay.key = other;
+    one.group.add(relay);
+    let order = |world: &mut World| {
+        let mut order = Vec::new();
+        let counters = &mut world.counters;
+        world
+            .group
+            .work(&mut world.taken, counters, |key, _| order.push(key));
+        order
+    };
+    assert_eq!(order(&mut one), [other, KEY]);
+    assert_eq!(order(&mut one), [KEY, other]);
+    one.group.remove(KEY.stream);
+    assert_eq!(order(&mut one), [other]);
+    one.group.remove(other.stream);
+    assert!(one.group.is_empty());
+    assert_eq!(order(&mut one), []);
 }

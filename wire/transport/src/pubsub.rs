@@ -149,11 +149,19 @@ pub trait Subscription {
 }
 
 /// One client of a media driver, or of the in-process bus. One per thread.
+///
+/// There are two ways to open something. `add_*` waits for the media driver's answer. `begin_*` asks
+/// only; the answer is looked for with `poll_*` while [`MessageClient::do_work`] goes on being called,
+/// so a media driver that is silent costs its caller no time. An opening that is dropped is given up.
 pub trait MessageClient {
     /// Its publications. Exclusive ones: a crash inside a shared one blocks everybody.
     type Publication: Publication;
     /// Its subscriptions.
     type Subscription: Subscription;
+    /// A publication that was asked for. To be dropped before its client.
+    type OpeningPublication;
+    /// A subscription that was asked for. To be dropped before its client.
+    type OpeningSubscription;
 
     /// Opens an exclusive publication, waiting for the media driver's answer up to the client's
     /// driver timeout while driving the client itself.
@@ -167,6 +175,46 @@ pub trait MessageClient {
     /// # Errors
     /// [`Dead`] when the media driver does not answer or refuses.
     fn add_subscription(&mut self, channel: &str, stream: i32) -> Result<Self::Subscription, Dead>;
+
+    /// Asks for an exclusive publication and does not wait.
+    ///
+    /// # Errors
+    /// [`Dead`] when the client is over or the channel cannot be asked for.
+    fn begin_publication(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<Self::OpeningPublication, Dead>;
+
+    /// Asks for a subscription and does not wait.
+    ///
+    /// # Errors
+    /// [`Dead`] when the client is over or the channel cannot be asked for.
+    fn begin_subscription(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<Self::OpeningSubscription, Dead>;
+
+    /// The publication that was asked for, or `None` while there is no answer yet. Does not wait. Not
+    /// to be called again once it returned something else.
+    ///
+    /// # Errors
+    /// [`Dead`] when the media driver refuses, or has not answered within the client's driver timeout;
+    /// the client is over then.
+    fn poll_publication(
+        &mut self,
+        opening: &mut Self::OpeningPublication,
+    ) -> Result<Option<Self::Publication>, Dead>;
+
+    /// The subscription that was asked for, likewise.
+    ///
+    /// # Errors
+    /// [`Dead`] as for [`MessageClient::poll_publication`].
+    fn poll_subscription(
+        &mut self,
+        opening: &mut Self::OpeningSubscription,
+    ) -> Result<Option<Self::Subscription>, Dead>;
 
     /// Heartbeats and conductor work; hands out queued image events. At least every 100 ms.
     ///

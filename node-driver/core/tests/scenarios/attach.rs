@@ -696,7 +696,6 @@ fn a_socket_producer_gets_its_regions_as_descriptors_and_a_consumer_does_not() {
             "create 10000/e1",
             "c1 <- AttachResponse #70 Ok l1 on 10000/e1 +fds",
             "mark attached c1",
-            "start relay 10000/e1",
             "refresh 10000/e1",
             "aeron+c1 <- Announce 10000/e1 producer 7",
         ]

@@ -311,11 +311,32 @@ fn descriptors_are_held_while_an_aeron_producer_has_consumers_on_sockets() {
 
 #[test]
 // spec: X-2-58, X-2-62
+fn a_relay_runs_while_a_socket_producer_has_consumers_on_aeron() {
+    let (mut rig, _, consumer) = mixed(socket(1), socket(2));
+    let on_a_socket = rig.send(socket(9), consume(9));
+    assert!(!rig.show(&on_a_socket).contains("relay"));
+    let first = rig.send(aeron(5), consume(20));
+    assert!(rig.show(&first).contains("start relay 10000/e1"));
+    let second = rig.send(aeron(6), consume(21));
+    assert!(!rig.show(&second).contains("relay"));
+    let first = rig.lease(aeron(5), consume(20));
+    let second = rig.lease(aeron(6), consume(21));
+    let gone = rig.detach(&first);
+    assert!(!rig.show(&gone).contains("relay"));
+    let gone = rig.detach(&consumer);
+    assert!(!rig.show(&gone).contains("relay"));
+    let gone = rig.detach(&second);
+    assert!(rig.show(&gone).contains("stop relay 10000"));
+}
+
+#[test]
+// spec: X-2-58, X-2-62
 fn the_relay_of_a_socket_producer_starts_with_its_lease_and_stops_before_its_revoke() {
     let mut rig = Rig::new();
+    rig.send(aeron(1), consume(8));
     rig.open(1);
     let attached = rig.send(socket(1), produce(7));
-    assert!(rig.show(&attached).contains("start relay 10000/e1"));
+    assert!(rig.show(&attached).contains("start relay 10000/"));
     let lease = rig.lease(socket(1), produce(7));
     let ended = rig.send_raw(socket(1), lease.detach());
     let shown = rig.show(&ended);

@@ -182,7 +182,6 @@ fn a_closed_connection_ends_its_leases_at_once() {
         rig,
         actions,
         [
-            "stop relay 10000",
             "aeron+c2+c3 <- Revoked l1 Producer of client 7 on 10000 Expired `connection closed`",
             "persist 10000/e1",
             "create 10000/e1",
@@ -298,7 +297,6 @@ fn last_words_go_out_before_the_end_of_the_connection_and_the_new_epoch_after() 
         rig,
         actions,
         [
-            "stop relay 10000",
             "aeron+c1 <- Revoked l1 Producer of client 7 on 10000 Revoked `garbage`",
             "disconnect c1",
             "persist 10000/e1",

@@ -93,6 +93,7 @@ fn a_handover_says_nothing_to_anybody() {
     let mut rig = Rig::new();
     rig.open(1);
     rig.lease(socket(1), produce(7));
+    rig.lease(aeron(2), consume(8));
     let actions = rig.event(Event::Shutdown(ShutdownMode::Handover));
     assert_transcript!(rig, actions, ["stop relay 10000", "stop"]);
 }

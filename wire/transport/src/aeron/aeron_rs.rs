@@ -19,6 +19,7 @@
 //! - Publications and subscriptions stay on the client's thread.
 
 mod handles;
+mod opening;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use aeron_rs::context::Context;
 use aeron_rs::image::Image;
 use aeron_rs::utils::errors::{AeronError, DriverInteractionError, GenericError};
 
+use self::opening::Opening;
 use super::assembler::Assembler;
 use super::channel::untethered;
 use super::connect::look_before;
@@ -40,6 +42,7 @@ use super::inbox::Inbox;
 use crate::pubsub::{Dead, ImageEvent, MessageClient};
 
 pub use self::handles::{AeronRsPublication, AeronRsSubscription};
+pub use self::opening::{OpeningPublication, OpeningSubscription};
 pub use super::connect::{AeronConfig, ConnectError};
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -175,29 +178,53 @@ impl AeronRsClient {
         Ok(usize::try_from(work).unwrap_or(0))
     }
 
-    /// Drives the client until `find` has something, for at most the driver timeout.
+    /// Drives the client until `poll` has something, for at most the driver timeout.
     fn wait<T>(
-        &self,
-        what: &str,
-        find: impl Fn(&mut Aeron) -> Result<T, AeronError>,
+        &mut self,
+        mut poll: impl FnMut(&mut Self) -> Result<Option<T>, Dead>,
     ) -> Result<T, Dead> {
-        let state = &self.core.state;
-        let deadline = Instant::now() + self.config.driver_timeout;
         loop {
             self.conduct()?;
-            match state.guard(|| find(&mut self.core.aeron().borrow_mut()))? {
-                Ok(found) => return Ok(found),
-                Err(error) if is_pending(&error) => {}
-                Err(error) => return Err(refused(what, &error)),
-            }
-            if Instant::now() >= deadline {
-                // An add that is never found makes the library hang when it is dropped.
-                state.broken.set(true);
-                let ms = self.config.driver_timeout.as_millis();
-                let silent = format!("no answer to {what} within {ms} ms");
-                return Err(state.end(Dead::MediaDriver(silent)));
+            if let Some(ready) = poll(self)? {
+                return Ok(ready);
             }
             std::thread::sleep(ANSWER_NAP);
+        }
+    }
+
+    fn find<T>(
+        &self,
+        opening: &mut Opening,
+        find: impl FnOnce(&mut Aeron, i64) -> Result<T, AeronError>,
+    ) -> Result<Option<T>, Dead> {
+        let state = &self.core.state;
+        state.check()?;
+        let found = state.guard(|| find(&mut self.core.aeron().borrow_mut(), opening.id))?;
+        match found {
+            Ok(found) => {
+                opening.answered = true;
+                Ok(Some(found))
+            }
+            Err(error) if !is_pending(&error) => {
+                opening.answered = true;
+                Err(refused(&opening.what, &error))
+            }
+            Err(_) if Instant::now() < opening.until => Ok(None),
+            Err(_) => {
+                let (what, ms) = (&opening.what, self.config.driver_timeout.as_millis());
+                let silent = format!("no answer to {what} within {ms} ms");
+                Err(state.end(Dead::MediaDriver(silent)))
+            }
+        }
+    }
+
+    fn opening(&self, id: i64, what: String) -> Opening {
+        Opening {
+            id,
+            what,
+            until: Instant::now() + self.config.driver_timeout,
+            answered: false,
+            state: Rc::clone(&self.core.state),
         }
     }
 }
@@ -205,32 +232,42 @@ impl AeronRsClient {
 impl MessageClient for AeronRsClient {
     type Publication = AeronRsPublication;
     type Subscription = AeronRsSubscription;
+    type OpeningPublication = OpeningPublication;
+    type OpeningSubscription = OpeningSubscription;
 
     fn add_publication(&mut self, channel: &str, stream: i32) -> Result<Self::Publication, Dead> {
+        let mut opening = self.begin_publication(channel, stream)?;
+        self.wait(|client| client.poll_publication(&mut opening))
+    }
+
+    fn add_subscription(&mut self, channel: &str, stream: i32) -> Result<Self::Subscription, Dead> {
+        let mut opening = self.begin_subscription(channel, stream)?;
+        self.wait(|client| client.poll_subscription(&mut opening))
+    }
+
+    fn begin_publication(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<OpeningPublication, Dead> {
         let what = format!("a publication on {channel}, stream {stream}");
         let uri = c_string(channel)?;
-        let state = &self.core.state;
-        let id = state
+        let id = self
+            .core
+            .state
             .guard(|| {
                 let mut aeron = self.core.aeron().borrow_mut();
                 aeron.add_exclusive_publication(uri, stream)
             })?
             .map_err(|error| refused(&what, &error))?;
-        let inner = self.wait(&what, |aeron| aeron.find_exclusive_publication(id))?;
-        let (max, session) = state.guard(|| {
-            let inner = lock(&inner);
-            (inner.max_message_length(), inner.session_id())
-        })?;
-        Ok(AeronRsPublication {
-            inner: Some(inner),
-            core: Rc::clone(&self.core),
-            scratch: Vec::new(),
-            max_message_len: usize::try_from(max).unwrap_or(0),
-            session,
-        })
+        Ok(OpeningPublication(self.opening(id, what)))
     }
 
-    fn add_subscription(&mut self, channel: &str, stream: i32) -> Result<Self::Subscription, Dead> {
+    fn begin_subscription(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<OpeningSubscription, Dead> {
         let what = format!("a subscription on {channel}, stream {stream}");
         let uri = c_string(&untethered(channel))?;
         let state = &self.core.state;
@@ -249,13 +286,41 @@ impl MessageClient for AeronRsClient {
                 aeron.add_subscription_opt(uri, stream, Box::new(up), Box::new(down))
             })?
             .map_err(|error| refused(&what, &error))?;
-        let inner = self.wait(&what, |aeron| aeron.find_subscription(id))?;
-        Ok(AeronRsSubscription {
+        Ok(OpeningSubscription(self.opening(id, what)))
+    }
+
+    fn poll_publication(
+        &mut self,
+        opening: &mut OpeningPublication,
+    ) -> Result<Option<AeronRsPublication>, Dead> {
+        let found = self.find(&mut opening.0, |aeron, id| {
+            aeron.find_exclusive_publication(id)
+        })?;
+        let Some(inner) = found else { return Ok(None) };
+        let (max, session) = self.core.state.guard(|| {
+            let inner = lock(&inner);
+            (inner.max_message_length(), inner.session_id())
+        })?;
+        Ok(Some(AeronRsPublication {
+            inner: Some(inner),
+            core: Rc::clone(&self.core),
+            scratch: Vec::new(),
+            max_message_len: usize::try_from(max).unwrap_or(0),
+            session,
+        }))
+    }
+
+    fn poll_subscription(
+        &mut self,
+        opening: &mut OpeningSubscription,
+    ) -> Result<Option<AeronRsSubscription>, Dead> {
+        let found = self.find(&mut opening.0, Aeron::find_subscription)?;
+        Ok(found.map(|inner| AeronRsSubscription {
             inner: Some(inner),
             core: Rc::clone(&self.core),
             inbox: Inbox::default(),
             assembler: Assembler::default(),
-        })
+        }))
     }
 
     fn do_work(&mut self, events: &mut dyn FnMut(ImageEvent)) -> Result<usize, Dead> {

@@ -5,18 +5,20 @@
 //! error value, a stop waits for the thread, and a media driver that ends by itself can be seen.
 
 mod config;
+mod rest;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusteron_media_driver::bindings::aeron_threading_mode_enum as ThreadingMode;
 use rusteron_media_driver::{AeronCError, AeronDriver, AeronDriverContext, AeronIdleStrategyKind};
 
+use self::rest::{Rest, Step};
 use super::cnc::{Cnc, CncError};
 
 pub use self::config::{ConfigError, Idle, MediaDriverConfig, Threading};
@@ -100,8 +102,16 @@ impl EmbeddedMediaDriver {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(config: &MediaDriverConfig) -> Result<Self, StartError> {
+        Self::begin(config)?.wait()
+    }
+
+    /// Starts a media driver and does not wait for it.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] and [`StartError::Thread`]; the others come from
+    /// [`StartingMediaDriver::poll`].
+    pub fn begin(config: &MediaDriverConfig) -> Result<StartingMediaDriver, StartError> {
         config.check()?;
-        refuse_a_live_one(&config.dir)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (started, outcome) = sync_channel(1);
         let thread = {
@@ -112,19 +122,14 @@ impl EmbeddedMediaDriver {
                 .spawn(move || run(&config, &stop, &started))
                 .map_err(StartError::Thread)?
         };
-        let this = Self {
-            dir: config.dir.clone(),
-            stop,
-            thread: Some(thread),
-        };
-        match outcome.recv() {
-            Ok(Ok(())) => Ok(this),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Library {
-                dir: this.dir.clone(),
-                message: "its thread panicked".to_owned(),
-            }),
-        }
+        Ok(StartingMediaDriver {
+            driver: Self {
+                dir: config.dir.clone(),
+                stop,
+                thread: Some(thread),
+            },
+            outcome,
+        })
     }
 
     /// Its directory.
@@ -173,13 +178,60 @@ impl Drop for EmbeddedMediaDriver {
     }
 }
 
+/// A media driver that was told to start. Dropped, it is stopped again.
+#[derive(Debug)]
+pub struct StartingMediaDriver {
+    driver: EmbeddedMediaDriver,
+    outcome: Receiver<Result<(), StartError>>,
+}
+
+/// What became of a [`StartingMediaDriver`].
+#[derive(Debug)]
+pub enum Start {
+    /// Clients can connect to it.
+    Done(EmbeddedMediaDriver),
+    /// Not yet.
+    Goes(StartingMediaDriver),
+}
+
+impl StartingMediaDriver {
+    /// Looks how far it is. Does not wait.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub fn poll(self) -> Result<Start, StartError> {
+        match self.outcome.try_recv() {
+            Ok(Ok(())) => Ok(Start::Done(self.driver)),
+            Ok(Err(error)) => Err(error),
+            Err(TryRecvError::Empty) => Ok(Start::Goes(self)),
+            Err(TryRecvError::Disconnected) => Err(self.panicked()),
+        }
+    }
+
+    fn wait(self) -> Result<EmbeddedMediaDriver, StartError> {
+        match self.outcome.recv() {
+            Ok(Ok(())) => Ok(self.driver),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.panicked()),
+        }
+    }
+
+    fn panicked(&self) -> StartError {
+        StartError::Library {
+            dir: self.driver.dir.clone(),
+            message: "its thread panicked".to_owned(),
+        }
+    }
+}
+
 /// The thread: the library's objects live and die here.
 fn run(
     config: &MediaDriverConfig,
     stop: &AtomicBool,
     started: &SyncSender<Result<(), StartError>>,
 ) -> Result<(), Ended> {
-    let driver = match start(config) {
+    let begun = Instant::now();
+    let driver = match refuse_a_live_one(&config.dir, stop).and_then(|()| start(config)) {
         Ok(driver) => driver,
         Err(error) => {
             // `start` waits for this message; nobody else holds the other end.
@@ -188,11 +240,19 @@ fn run(
         }
     };
     let _delivered = started.send(Ok(()));
+    let mut rest = Rest::new(config.longest_nap, config.timer_interval);
     while !stop.load(Ordering::Acquire) {
         let work = driver
             .main_do_work()
             .map_err(|error| Ended::Failed(error.capture_errmsg().to_string()))?;
-        driver.main_idle_strategy(work);
+        match config.idle {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Backoff => match rest.after(work, begun.elapsed()) {
+                Step::GoOn => {}
+                Step::Yield => std::thread::yield_now(),
+                Step::Nap(nap) => std::thread::sleep(nap),
+            },
+        }
     }
     Ok(())
 }
@@ -260,7 +320,7 @@ fn apply(config: &MediaDriverConfig, context: &AeronDriverContext) -> Result<(),
 /// Only a heartbeat that moves proves life: one that was killed a moment ago has a fresh heartbeat
 /// too, and its process may linger as a zombie. So a fresh heartbeat is watched until it moves, its
 /// process is gone, or it is stale; a successor that starts at once waits two seconds at most.
-fn refuse_a_live_one(dir: &Path) -> Result<(), StartError> {
+fn refuse_a_live_one(dir: &Path, stop: &AtomicBool) -> Result<(), StartError> {
     /// A live media driver gives a sign of life on every timer tick, and ticks at least once a second.
     const ALIVE: Duration = Duration::from_secs(2);
     const LOOK: Duration = Duration::from_millis(10);
@@ -283,7 +343,9 @@ fn refuse_a_live_one(dir: &Path) -> Result<(), StartError> {
                     age,
                 });
             }
-            Some(age) if age <= ALIVE && process.exists() => std::thread::sleep(LOOK),
+            Some(age) if age <= ALIVE && process.exists() && !stop.load(Ordering::Acquire) => {
+                std::thread::sleep(LOOK);
+            }
             Some(_) | None => return Ok(()),
         }
     }

@@ -48,6 +48,20 @@ pub struct OutboxCounts {
     pub failed: u64,
 }
 
+impl OutboxCounts {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            kept: self.kept + other.kept,
+            coalesced: self.coalesced + other.coalesced,
+            unheard: self.unheard + other.unheard,
+            overflowed: self.overflowed + other.overflowed,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
 /// The waiting messages of one publication.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -123,6 +137,29 @@ impl Outbox {
             });
         }
         self.keep(bytes, coalesce)
+    }
+
+    /// Keeps a message for a publication that is not open yet and will take at most `len_max` bytes.
+    ///
+    /// # Errors
+    /// [`SendError`] when it was not kept.
+    pub(super) fn keep_for_later(&mut self, bytes: &[u8], len_max: usize) -> Result<(), SendError> {
+        if bytes.len() > len_max {
+            self.counts.failed += 1;
+            return Err(SendError::TooLong {
+                len: bytes.len(),
+                max: len_max,
+            });
+        }
+        self.keep(bytes, Coalesce::Never)
+    }
+
+    /// Drops what waits: its publication will not be there.
+    pub(super) fn give_up(&mut self) {
+        while !self.waiting.is_empty() {
+            self.counts.failed += 1;
+            self.drop_first();
+        }
     }
 
     /// Sends what waits, in order, as far as the publication takes it. Returns how many were sent.

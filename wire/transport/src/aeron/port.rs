@@ -9,6 +9,10 @@ use std::os::fd::BorrowedFd;
 
 use tensorpool_wire::{LogicalStream, MonoNanos, Origin};
 
+mod opening;
+
+pub use self::opening::OpeningServerPort;
+
 use super::channel::is_ipc;
 use super::outbox::{Outbox, OutboxCounts, OutboxLimits};
 use super::responses::Responses;
@@ -104,31 +108,21 @@ impl<C: MessageClient> Lines<C> {
         hears: &[LogicalStream],
         limits: OutboxLimits,
     ) -> Result<Self, Dead> {
-        let mut ins: Vec<In<C::Subscription>> = Vec::new();
-        for stream in hears {
-            let Some(endpoint) = endpoints.get(*stream) else {
-                continue;
-            };
-            if ins.iter().all(|known| known.endpoint != *endpoint) {
-                ins.push(In {
-                    subscription: client.add_subscription(&endpoint.channel, endpoint.stream)?,
-                    endpoint: endpoint.clone(),
-                    reported_as: *stream,
-                });
-            }
+        let mut ins = Vec::new();
+        for (endpoint, reported_as) in distinct(&endpoints, hears) {
+            ins.push(In {
+                subscription: client.add_subscription(&endpoint.channel, endpoint.stream)?,
+                endpoint,
+                reported_as,
+            });
         }
-        let mut outs: Vec<Out<C::Publication>> = Vec::new();
-        for stream in sends {
-            let Some(endpoint) = endpoints.get(*stream) else {
-                continue;
-            };
-            if outs.iter().all(|known| known.endpoint != *endpoint) {
-                outs.push(Out {
-                    publication: client.add_publication(&endpoint.channel, endpoint.stream)?,
-                    endpoint: endpoint.clone(),
-                    outbox: Outbox::new(limits),
-                });
-            }
+        let mut outs = Vec::new();
+        for (endpoint, _) in distinct(&endpoints, sends) {
+            outs.push(Out {
+                publication: client.add_publication(&endpoint.channel, endpoint.stream)?,
+                endpoint,
+                outbox: Outbox::new(limits),
+            });
         }
         Ok(Self {
             outs,
@@ -210,42 +204,58 @@ impl<C: MessageClient> Lines<C> {
     }
 }
 
+/// The endpoints of these streams, each once, with the first stream that lives there.
+fn distinct(endpoints: &Endpoints, streams: &[LogicalStream]) -> Vec<(Endpoint, LogicalStream)> {
+    let mut found: Vec<(Endpoint, LogicalStream)> = Vec::new();
+    for stream in streams {
+        if let Some(endpoint) = endpoints.get(*stream)
+            && found.iter().all(|(known, _)| known != endpoint)
+        {
+            found.push((endpoint.clone(), *stream));
+        }
+    }
+    found
+}
+
 /// Session ids are unique per stream of a media driver, whatever the channel's parameters.
 fn is_own<P: Publication>(outs: &[Out<P>], stream: i32, session: i32) -> bool {
     outs.iter()
         .any(|out| out.endpoint.stream == stream && out.publication.session() == session)
 }
 
+/// What the driver publishes on, and what it hears.
+const SERVER_SENDS: [LogicalStream; 4] = [
+    LogicalStream::Control,
+    LogicalStream::Announce,
+    LogicalStream::Qos,
+    LogicalStream::Metadata,
+];
+const SERVER_HEARS: [LogicalStream; 5] = [
+    LogicalStream::Control,
+    LogicalStream::Announce,
+    LogicalStream::Qos,
+    LogicalStream::Metadata,
+    LogicalStream::Discovery,
+];
+
 /// The driver's end on Aeron.
 pub struct AeronServerPort<C: MessageClient> {
-    responses: Responses<C::Publication>,
+    responses: Responses<C>,
     lines: Lines<C>,
 }
 
 impl<C: MessageClient> AeronServerPort<C> {
     /// Opens the driver's publications (control, announce, QoS, metadata) and its subscriptions
-    /// (the same and discovery) on `client`.
+    /// (the same and discovery) on `client`, waiting for the media driver.
+    /// [`OpeningServerPort`] does the same without waiting.
     ///
     /// # Errors
     /// [`Dead`] when the media driver is gone or refuses one of them.
     pub fn open(client: C, endpoints: Endpoints) -> Result<Self, Dead> {
-        let both = [
-            LogicalStream::Control,
-            LogicalStream::Announce,
-            LogicalStream::Qos,
-            LogicalStream::Metadata,
-        ];
-        let hears = [
-            LogicalStream::Control,
-            LogicalStream::Announce,
-            LogicalStream::Qos,
-            LogicalStream::Metadata,
-            LogicalStream::Discovery,
-        ];
         let limits = OutboxLimits::default();
         Ok(Self {
             responses: Responses::new(limits),
-            lines: Lines::open(client, endpoints, &both, &hears, limits)?,
+            lines: Lines::open(client, endpoints, &SERVER_SENDS, &SERVER_HEARS, limits)?,
         })
     }
 
@@ -253,7 +263,8 @@ impl<C: MessageClient> AeronServerPort<C> {
     /// consumer's own control stream. Publications for these are made when first needed, kept for a
     /// while and bounded in number. Only channels of this machine (`aeron:ipc`) are answered, with
     /// terms of our own length whatever the channel asks for: a peer's text never makes the driver
-    /// open a network socket or fill its memory.
+    /// open a network socket or fill its memory. Does not wait for the media driver: what is sent on a
+    /// publication that is still being opened is kept meanwhile.
     ///
     /// # Errors
     /// [`SendError::Closed`] for a channel that is not answered or that the media driver refuses,
@@ -273,6 +284,14 @@ impl<C: MessageClient> AeronServerPort<C> {
         }
         self.responses
             .send(&mut self.lines.client, now, stream, bytes)
+    }
+
+    /// What became of messages that were not sent at once: those of the driver's streams and those on
+    /// streams that peers named.
+    #[must_use]
+    pub fn all_outbox_counts(&self) -> OutboxCounts {
+        let lines = self.lines.outs.iter().map(|out| out.outbox.counts());
+        lines.fold(self.responses.counts(), OutboxCounts::plus)
     }
 
     /// What became of messages of this stream that were not sent at once.
@@ -299,7 +318,7 @@ impl<C: MessageClient> ServerPort for AeronServerPort<C> {
         handler: &mut dyn FnMut(Inbound<'_>),
     ) -> Result<usize, Dead> {
         self.lines.work(now)?;
-        self.responses.work(now);
+        self.responses.work(&mut self.lines.client, now);
         let responses = &self.responses;
         self.lines.hear(|stream, bytes, delivery| {
             if !responses.is_own(delivery.session) {

@@ -25,8 +25,9 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait after this many failures in a row (1 or more).
-    fn after(self, failures: u32) -> u64 {
+    /// The wait after this many failures in a row (1 or more), in nanoseconds.
+    #[must_use]
+    pub fn after(self, failures: u32) -> u64 {
         let doublings = failures.saturating_sub(1).min(63);
         self.first_nanos
             .saturating_mul(1_u64 << doublings)

@@ -11,6 +11,7 @@
 //! `Closed` or `Dead` and nothing is delivered.
 
 mod handles;
+mod opening;
 mod shared;
 
 use std::ffi::CString;
@@ -22,15 +23,15 @@ use rusteron_client::{
     Aeron, AeronCError, AeronContext, AeronImage, AeronSubscription, Handler as Callback,
 };
 
+use self::opening::{Asking, refused};
 use self::shared::{Closing, Images, Shared, lock};
-use super::assembler::Assembler;
 use super::channel::untethered;
 use super::cnc::Cnc;
 use super::connect::look_before;
-use super::inbox::Inbox;
 use crate::pubsub::{Dead, ImageEvent, MessageClient};
 
 pub use self::handles::{RusteronPublication, RusteronSubscription};
+pub use self::opening::{OpeningPublication, OpeningSubscription};
 pub use super::connect::{AeronConfig as RusteronConfig, ConnectError};
 
 /// How long one wait for the media driver's answer sleeps between two looks.
@@ -101,26 +102,22 @@ impl RusteronClient {
     }
 
     /// Drives the client until `poll` has something, for at most the driver timeout.
-    fn wait<T>(
-        &self,
-        what: &str,
-        poll: impl Fn() -> Result<Option<T>, AeronCError>,
-    ) -> Result<T, Dead> {
-        let deadline = Instant::now() + self.driver_timeout;
+    fn wait<T>(&self, mut poll: impl FnMut() -> Result<Option<T>, Dead>) -> Result<T, Dead> {
         loop {
             self.conduct()?;
-            match poll() {
-                Ok(Some(ready)) => return Ok(ready),
-                Ok(None) => {}
-                Err(error) => return Err(refused(what, &error)),
-            }
-            if Instant::now() >= deadline {
-                let ms = self.driver_timeout.as_millis();
-                let silent = Dead::MediaDriver(format!("no answer to {what} within {ms} ms"));
-                self.shared.end(silent.clone());
-                return Err(silent);
+            if let Some(ready) = poll()? {
+                return Ok(ready);
             }
             std::thread::sleep(ANSWER_NAP);
+        }
+    }
+
+    fn asking(&self, what: String) -> Asking {
+        Asking {
+            what,
+            until: Instant::now() + self.driver_timeout,
+            driver_timeout: self.driver_timeout,
+            shared: Arc::clone(&self.shared),
         }
     }
 }
@@ -128,8 +125,24 @@ impl RusteronClient {
 impl MessageClient for RusteronClient {
     type Publication = RusteronPublication;
     type Subscription = RusteronSubscription;
+    type OpeningPublication = OpeningPublication;
+    type OpeningSubscription = OpeningSubscription;
 
     fn add_publication(&mut self, channel: &str, stream: i32) -> Result<Self::Publication, Dead> {
+        let mut opening = self.begin_publication(channel, stream)?;
+        self.wait(|| opening.poll())
+    }
+
+    fn add_subscription(&mut self, channel: &str, stream: i32) -> Result<Self::Subscription, Dead> {
+        let mut opening = self.begin_subscription(channel, stream)?;
+        self.wait(|| opening.poll())
+    }
+
+    fn begin_publication(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<OpeningPublication, Dead> {
         self.shared.check()?;
         let what = format!("a publication on {channel}, stream {stream}");
         let uri = c_string(channel)?;
@@ -137,19 +150,17 @@ impl MessageClient for RusteronClient {
             .aeron()
             .async_add_exclusive_publication(&uri, stream)
             .map_err(|error| refused(&what, &error))?;
-        let inner = self.wait(&what, || pending.poll())?;
-        let constants = inner
-            .get_constants()
-            .map_err(|error| refused(&what, &error))?;
-        Ok(RusteronPublication {
-            max_message_len: constants.max_message_length(),
-            session: constants.session_id(),
-            inner: Some(inner),
-            shared: Arc::clone(&self.shared),
+        Ok(OpeningPublication {
+            pending,
+            asking: self.asking(what),
         })
     }
 
-    fn add_subscription(&mut self, channel: &str, stream: i32) -> Result<Self::Subscription, Dead> {
+    fn begin_subscription(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<OpeningSubscription, Dead> {
         self.shared.check()?;
         let what = format!("a subscription on {channel}, stream {stream}");
         let uri = c_string(&untethered(channel))?;
@@ -167,14 +178,25 @@ impl MessageClient for RusteronClient {
             .aeron()
             .async_add_subscription(&uri, stream, Some(&up), Some(&down))
             .map_err(|error| refused(&what, &error))?;
-        let inner = self.wait(&what, || pending.poll())?;
-        Ok(RusteronSubscription {
-            inner: Some(inner),
-            shared: Arc::clone(&self.shared),
+        Ok(OpeningSubscription {
+            pending,
             images,
-            inbox: Inbox::default(),
-            assembler: Assembler::default(),
+            asking: self.asking(what),
         })
+    }
+
+    fn poll_publication(
+        &mut self,
+        opening: &mut OpeningPublication,
+    ) -> Result<Option<RusteronPublication>, Dead> {
+        opening.poll()
+    }
+
+    fn poll_subscription(
+        &mut self,
+        opening: &mut OpeningSubscription,
+    ) -> Result<Option<RusteronSubscription>, Dead> {
+        opening.poll()
     }
 
     fn do_work(&mut self, events: &mut dyn FnMut(ImageEvent)) -> Result<usize, Dead> {
@@ -253,13 +275,6 @@ fn image_handler(
 fn c_string(channel: &str) -> Result<CString, Dead> {
     CString::new(channel)
         .map_err(|_| Dead::Closed(format!("the channel {channel:?} holds a zero byte")))
-}
-
-fn refused(what: &str, error: &AeronCError) -> Dead {
-    Dead::Closed(format!(
-        "the media driver refused {what}: {}",
-        error.get_last_err_message()
-    ))
 }
 
 fn library(what: &'static str, error: AeronCError) -> ConnectError {

@@ -46,6 +46,8 @@ impl Drop for BusClient {
 impl MessageClient for BusClient {
     type Publication = BusPublication;
     type Subscription = BusSubscription;
+    type OpeningPublication = Option<BusPublication>;
+    type OpeningSubscription = Option<BusSubscription>;
 
     fn add_publication(&mut self, channel: &str, stream: i32) -> Result<BusPublication, Dead> {
         let (id, session) = self
@@ -70,6 +72,37 @@ impl MessageClient for BusClient {
             bus: self.bus.clone(),
             id,
         })
+    }
+
+    /// The bus answers at once.
+    fn begin_publication(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<Self::OpeningPublication, Dead> {
+        self.add_publication(channel, stream).map(Some)
+    }
+
+    fn begin_subscription(
+        &mut self,
+        channel: &str,
+        stream: i32,
+    ) -> Result<Self::OpeningSubscription, Dead> {
+        self.add_subscription(channel, stream).map(Some)
+    }
+
+    fn poll_publication(
+        &mut self,
+        opening: &mut Self::OpeningPublication,
+    ) -> Result<Option<BusPublication>, Dead> {
+        Ok(opening.take())
+    }
+
+    fn poll_subscription(
+        &mut self,
+        opening: &mut Self::OpeningSubscription,
+    ) -> Result<Option<BusSubscription>, Dead> {
+        Ok(opening.take())
     }
 
     fn do_work(&mut self, events: &mut dyn FnMut(ImageEvent)) -> Result<usize, Dead> {

@@ -16,7 +16,8 @@ pub enum Threading {
 /// What a thread does when it has nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Idle {
-    /// Spin, then yield, then sleep up to 1 ms.
+    /// Yield, then sleep ever longer, up to [`MediaDriverConfig::longest_nap`]. Traffic starts it
+    /// over, the timer's tick does not, and a nap ends at the tick.
     #[default]
     Backoff,
     /// Keep the core. For measurements.
@@ -32,6 +33,9 @@ pub struct MediaDriverConfig {
     pub threading: Threading,
     /// What they do when there is none.
     pub idle: Idle,
+    /// Longest sleep of [`Idle::Backoff`]: the longest that a client waits for the answer to a first
+    /// command. Frames do not wait for it: they go from client to client.
+    pub longest_nap: Duration,
     /// How often it looks for dead clients and slow subscribers: the delay until a crash or close is
     /// acted on, and the grain of the untethered timeouts.
     pub timer_interval: Duration,
@@ -62,6 +66,7 @@ impl MediaDriverConfig {
             dir: dir.into(),
             threading: Threading::default(),
             idle: Idle::default(),
+            longest_nap: Duration::from_millis(5),
             timer_interval: Duration::from_millis(10),
             client_liveness: Duration::from_secs(4),
             publication_unblock: Duration::from_millis(4500),
@@ -126,6 +131,12 @@ impl MediaDriverConfig {
                 limit: Duration::ZERO,
             });
         }
+        if self.longest_nap > self.timer_interval || self.longest_nap.is_zero() {
+            return Err(ConfigError::Nap {
+                value: self.longest_nap,
+                limit: self.timer_interval,
+            });
+        }
         let records = self.clients_buffer_len.checked_sub(128);
         if !records.is_some_and(|len| len.is_power_of_two() && len >= 64 * 1024) {
             return Err(ConfigError::Length {
@@ -159,6 +170,16 @@ pub enum ConfigError {
         /// What it must exceed.
         than: &'static str,
         /// That one's value.
+        limit: Duration,
+    },
+    /// A nap that cannot end in time for the timers, or is none.
+    #[error(
+        "media driver setting longest_nap is {value:?}, it must be longer than nothing and at most timer_interval ({limit:?})"
+    )]
+    Nap {
+        /// Its value.
+        value: Duration,
+        /// The timer interval.
         limit: Duration,
     },
     /// A length of the wrong shape.
@@ -213,6 +234,10 @@ mod tests {
         resting.untethered_resting = resting.timer_interval;
         let mut timer = sound.clone();
         timer.timer_interval = Duration::ZERO;
+        let mut nap = sound.clone();
+        nap.longest_nap = nap.timer_interval * 2;
+        let mut no_nap = sound.clone();
+        no_nap.longest_nap = Duration::ZERO;
         let mut clients = sound.clone();
         clients.clients_buffer_len = 16 * 1024 * 1024;
         let mut terms = sound;
@@ -223,6 +248,8 @@ mod tests {
             (linger, "untethered_linger"),
             (resting, "untethered_resting"),
             (timer, "timer_interval"),
+            (nap, "longest_nap"),
+            (no_nap, "longest_nap"),
             (clients, "clients_buffer_len"),
             (terms, "ipc_term_len"),
         ] {
