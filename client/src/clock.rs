@@ -4,6 +4,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tensorpool_wire::{MonoNanos, WallNanos};
 
 /// `CLOCK_MONOTONIC`.
+#[inline]
 pub(crate) fn mono_now() -> MonoNanos {
     MonoNanos(nanos(ClockId::Monotonic))
 }
@@ -13,6 +14,7 @@ pub(crate) fn wall_now() -> WallNanos {
     WallNanos(nanos(ClockId::Realtime))
 }
 
+#[inline]
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

@@ -53,6 +53,7 @@ impl HeldFrame {
 }
 
 impl<'a> Frame<'a> {
+    #[inline]
     pub(crate) const fn new(
         mapped: &'a Arc<Mapped>,
         shared: &'a Arc<ConsumerShared>,
@@ -146,6 +147,7 @@ impl<'a> Frame<'a> {
     /// The producer may overwrite it at any time. Whoever reads through the pointer believes what was
     /// computed only if [`Frame::still_valid`] is true afterwards.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> PayloadView<'a> {
         self.mapped
             .regions
@@ -165,6 +167,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// [`FrameError`]; `to` then holds bytes that mean nothing.
     // spec: W-8.3-7
+    #[inline]
     pub fn copy_to(&self, to: &mut [u8]) -> Result<(), FrameError> {
         if self.shared.guard.is_forked_child() {
             return Err(FrameError::ForkedChild);
@@ -190,6 +193,7 @@ impl<'a> Frame<'a> {
     /// taken, its memory is not gone, its lease and epoch are not over.
     // spec: W-8.3-7 X-2-66 D-4.9-10
     #[must_use]
+    #[inline]
     pub fn still_valid(&self) -> bool {
         !self.shared.guard.is_forked_child()
             && !self.mapped.life.is_over()

@@ -125,6 +125,7 @@ impl Life {
         self.over.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -134,6 +135,7 @@ impl Life {
             .store(deadline.map_or(u64::MAX, MonoNanos::get), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn is_past(&self, now: MonoNanos) -> bool {
         now.get() > self.deadline.load(Ordering::Relaxed)
     }
@@ -158,6 +160,9 @@ pub(crate) struct Mapped {
     /// Where reading begins, as of the mapping: nothing committed later is missed.
     pub(crate) first: Cursor,
     pub(crate) begin: Begin,
+    /// How long the lease may last without a word of the driver, in nanoseconds; that of the stream's
+    /// producer lasts as long.
+    pub(crate) granted_ns: u64,
 }
 
 /// A producer's mapping of one epoch.
@@ -196,6 +201,7 @@ impl Target {
         &self,
         rules: &MapRules,
         start: Start,
+        granted_ns: u64,
     ) -> Result<Mapped, RegionError> {
         let layout = self.layout()?;
         let sources = self.by_path(rules)?;
@@ -210,6 +216,7 @@ impl Target {
             regions,
             first,
             begin,
+            granted_ns,
         })
     }
 

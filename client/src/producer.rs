@@ -43,9 +43,16 @@ pub(crate) struct ProducerShared {
 pub struct Producer {
     seat: Seat<Writable>,
     state: State,
-    /// Stays as it is over epochs: publications outlive them.
+    sender: Sender,
+}
+
+/// What a claim needs of its producer beside memory. Stays as it is over epochs.
+#[derive(Debug)]
+struct Sender {
     outlets: Vec<Outlet>,
     encoder: HeaderEncoder,
+    /// Of the claim that is open.
+    telling: Telling,
     shared: Arc<ProducerShared>,
     handle: AttachmentHandle,
 }
@@ -62,6 +69,12 @@ enum State {
 struct Writing {
     life: Arc<Life>,
     regions: WriteMapping,
+    place: Place,
+}
+
+/// How far an epoch is.
+#[derive(Debug, Default)]
+struct Place {
     /// The number of the next frame; starts at 0 in each epoch.
     // spec: W-15.2-3
     next: u64,
@@ -77,10 +90,13 @@ impl Producer {
         Self {
             seat,
             state: State::NotAttached,
-            outlets: Vec::new(),
-            encoder: HeaderEncoder::default(),
-            shared,
-            handle,
+            sender: Sender {
+                outlets: Vec::new(),
+                encoder: HeaderEncoder::default(),
+                telling: Telling::default(),
+                shared,
+                handle,
+            },
         }
     }
 
@@ -126,7 +142,7 @@ impl Producer {
 
     fn begin(&mut self, tensor: &TensorSpec) -> Result<SlotClaim<'_>, ClaimError> {
         // spec: X-2-24
-        if self.shared.guard.is_forked_child() {
+        if self.sender.shared.guard.is_forked_child() {
             return Err(ClaimError::ForkedChild);
         }
         if self.seat.has_change() {
@@ -139,35 +155,39 @@ impl Producer {
         };
         let layout = writing.regions.layout();
         let (stream, epoch, nslots) = (layout.stream_id(), layout.epoch(), layout.nslots());
+        let sender = &mut self.sender;
         let Some(index) = layout.smallest_pool_for(u64::from(tensor.len_bytes())) else {
-            self.shared.counters.count(ProducerDrop::TooLarge);
+            sender.shared.counters.count(ProducerDrop::TooLarge);
             let largest = layout.pools().iter().map(|pool| pool.stride_bytes).max();
             return Err(ClaimError::TooLarge {
                 len_bytes: tensor.len_bytes(),
                 largest_bytes: largest.unwrap_or_default(),
             });
         };
-        let pool_id = layout.pools()[index].pool_id;
-        let seq = Seq(writing.next);
+        let pool = layout.pools()[index].pool_id;
+        let seq = Seq(writing.place.next);
         // The lines that are written first come here while the clock is read. A consumer that watches
         // the slot would take its line away again; one that listens for descriptors does not watch.
         writing.regions.prefetch_payload(seq, index);
-        if !self.outlets.is_empty() {
+        if !sender.outlets.is_empty() {
             writing.regions.prefetch_slot(seq);
         }
+        sender
+            .encoder
+            .take_shape(tensor.header(), tensor.len_bytes(), pool);
+        sender.telling.reset();
         let now = mono_now();
         // A process that was stopped beyond its lease finds out here, before it stores anything.
         if writing.life.is_past(now) {
             return Err(ClaimError::LeaseEnded(LeaseEnd::DeadlinePassed));
         }
-        let (shared, handle) = (&self.shared, &self.handle);
         let slot = writing
             .regions
             .begin(seq, index)
             .map_err(|error| match error {
                 BeginError::Poisoned(poisoned) => {
-                    shared.poisoned.store(true, Ordering::Relaxed);
-                    handle.wake();
+                    sender.shared.poisoned.store(true, Ordering::Relaxed);
+                    sender.handle.wake();
                     ClaimError::Poisoned(poisoned)
                 }
                 BeginError::SeqOutOfRange => ClaimError::SeqExhausted,
@@ -175,25 +195,19 @@ impl Producer {
                     unreachable!("the index comes from the same layout")
                 }
             })?;
-        let version = self.shared.metadata.version();
+        let version = sender.shared.metadata.version();
         Ok(SlotClaim {
             slot: Some(slot),
-            tensor: *tensor,
-            pool_id,
+            len_bytes: tensor.len_bytes(),
             payload_slot: seq.index(nslots),
             about: About { stream, epoch, seq },
             begun: now,
             timestamp: Some(now),
             meta_version: (version != 0).then_some(version),
             trace: None,
-            telling: Telling::default(),
-            next: &mut writing.next,
-            wake: &mut writing.wake,
-            encoder: &mut self.encoder,
+            place: &mut writing.place,
             life: &writing.life,
-            outlets: &mut self.outlets,
-            shared: &self.shared,
-            handle: &self.handle,
+            sender,
             handover: &self.seat.handover,
         })
     }
@@ -201,15 +215,15 @@ impl Producer {
     /// Describes the stream; later frames refer to this description. Returns its version.
     // spec: W-10.3.1-1 W-10.3.2-2
     pub fn set_metadata(&mut self, metadata: Metadata) -> u32 {
-        let version = self.shared.metadata.replace(metadata);
-        self.handle.wake();
+        let version = self.sender.shared.metadata.replace(metadata);
+        self.sender.handle.wake();
         version
     }
 
     /// Counters since the producer was built.
     #[must_use]
     pub fn stats(&self) -> ProducerStats {
-        self.shared.counters.snapshot()
+        self.sender.shared.counters.snapshot()
     }
 
     /// How the attachment stands.
@@ -221,12 +235,12 @@ impl Producer {
     /// The stream's number; 0 until the first attach where it was asked for by name.
     #[must_use]
     pub fn stream(&self) -> StreamId {
-        self.handle.stream()
+        self.sender.handle.stream()
     }
 
     #[cold]
     fn switch(&mut self) {
-        self.shared.outlets.apply(&mut self.outlets);
+        self.sender.shared.outlets.apply(&mut self.sender.outlets);
         match self.seat.take() {
             Change::Nothing => {}
             Change::Unmap => self.state = State::NotAttached,
@@ -238,12 +252,11 @@ impl Producer {
                 }
             }
             Change::Map(Writable { life, regions }) => {
-                self.shared.counters.restart();
+                self.sender.shared.counters.restart();
                 self.state = State::Writing(Writing {
                     life,
                     regions,
-                    next: 0,
-                    wake: WakePolicy::default(),
+                    place: Place::default(),
                 });
             }
         }

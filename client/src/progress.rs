@@ -120,6 +120,14 @@ impl Telling {
         self.state.is_some()
     }
 
+    /// Another frame begins.
+    #[inline]
+    pub(crate) const fn reset(&mut self) {
+        self.state = None;
+        self.last = None;
+        self.told_bytes = 0;
+    }
+
     /// `filled` bytes are there. Returns whether a message was posted.
     // spec: W-10.2.2-5 W-10.2.2-6
     pub(crate) fn tell(

@@ -159,6 +159,7 @@ impl StreamLayout {
     /// The index of the pool with the smallest stride that holds `values_len` bytes.
     // spec: W-9-3 W-9-4
     #[must_use]
+    #[inline]
     pub fn smallest_pool_for(&self, values_len: u64) -> Option<usize> {
         self.pools
             .iter()

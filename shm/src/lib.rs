@@ -75,7 +75,7 @@ pub use layout::{LayoutError, MAX_NSLOTS, MAX_POOLS, RegionKind, StreamLayout};
 #[cfg(not(loom))]
 pub use mapping::RegionSource;
 #[cfg(not(loom))]
-pub use memo::{HeaderEncoder, SlotParser};
+pub use memo::{FrameMark, HeaderEncoder, SlotParser};
 #[cfg(not(loom))]
 pub use permissions::Permissions;
 #[cfg(not(loom))]
@@ -89,7 +89,9 @@ pub use store::{EpochDir, EpochStore, StoreError, StoreOptions};
 #[cfg(not(loom))]
 pub use superblock::{Creator, SuperblockChange};
 #[cfg(not(loom))]
-pub use wait::{Idle, IdlePolicy, LONGEST_NAP, LONGEST_NAP_WITH_WAKES, Nap, SPIN, WAKE_AFTER, WakePolicy};
+pub use wait::{
+    Idle, IdlePolicy, LONGEST_NAP, LONGEST_NAP_WITH_WAKES, Nap, SPIN, WAKE_AFTER, WakePolicy,
+};
 #[cfg(not(loom))]
 pub use writer::{Activity, Committed, SlotWrite, WriteMapping};
 

@@ -8,7 +8,9 @@
 //! Both work on the slot's little-endian words. Byte 12 of the slot, the payload slot, is the upper
 //! half of word 1; bytes 22 to 29, the time of capture, are the top of word 2 and most of word 3.
 
-use tensorpool_wire::{Epoch, MonoNanos, Seq, Slot, SlotHeader, SlotReject, StreamId};
+use tensorpool_wire::{
+    Epoch, MonoNanos, PoolId, Seq, Slot, SlotHeader, SlotReject, StreamId, TensorHeader,
+};
 
 use crate::reader::{HEADER_WORDS, ReadMapping, Snapshot};
 use crate::seqlock::committed;
@@ -39,10 +41,33 @@ struct Parsed {
     slot: Slot,
 }
 
-/// Encodes slot headers. Remembers the last one.
-#[derive(Clone, Debug, Default)]
+/// Encodes slot headers. Remembers the last shape.
+#[derive(Clone, Debug)]
 pub struct HeaderEncoder {
-    last: Option<(SlotHeader, [u64; SLOT_WORDS])>,
+    /// `None` before the first one.
+    shape: Option<Shape>,
+    words: [u64; SLOT_WORDS],
+}
+
+/// What the frames of a stream hardly ever differ in.
+#[derive(Clone, Debug)]
+struct Shape {
+    tensor: TensorHeader,
+    values_len_bytes: u32,
+    pool_id: PoolId,
+}
+
+/// What is different in each frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameMark {
+    /// The frame.
+    pub seq: Seq,
+    /// Slot of the pool that holds the payload.
+    pub payload_slot: u32,
+    /// When it was captured.
+    pub timestamp_ns: Option<MonoNanos>,
+    /// Version of the metadata that describes it.
+    pub meta_version: Option<u32>,
 }
 
 // === impl SlotParser ===
@@ -117,59 +142,78 @@ impl SlotParser {
 
 // === impl HeaderEncoder ===
 
+impl Default for HeaderEncoder {
+    fn default() -> Self {
+        Self {
+            shape: None,
+            words: [0; SLOT_WORDS],
+        }
+    }
+}
+
 impl HeaderEncoder {
-    /// What [`SlotHeader::encode`] returns for the same header.
+    /// The next frames mean this, have so many bytes, and lie in this pool.
+    // spec: W-8.3-3 W-8.2-1
+    #[inline]
+    pub fn take_shape(&mut self, tensor: &TensorHeader, values_len_bytes: u32, pool_id: PoolId) {
+        let is_known = self.shape.as_ref().is_some_and(|last| {
+            last.values_len_bytes == values_len_bytes
+                && last.pool_id == pool_id
+                && last.tensor == *tensor
+        });
+        if !is_known {
+            self.encode_shape(Shape {
+                tensor: *tensor,
+                values_len_bytes,
+                pool_id,
+            });
+        }
+    }
+
+    #[cold]
+    fn encode_shape(&mut self, shape: Shape) {
+        let header = SlotHeader {
+            seq: Seq(0),
+            values_len_bytes: shape.values_len_bytes,
+            payload_slot: 0,
+            pool_id: shape.pool_id,
+            payload_offset: 0,
+            timestamp_ns: None,
+            meta_version: None,
+            tensor: shape.tensor,
+        };
+        for (word, bytes) in self.words.iter_mut().zip(header.encode().as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        self.shape = Some(shape);
+    }
+
+    /// The slot of one frame of the shape that was taken last: [`SlotHeader::encode`] as little-endian
+    /// words.
+    // spec: W-8.3-3 W-8.2-1
+    #[inline]
+    pub(crate) fn words(&mut self, frame: &FrameMark) -> &[u64; SLOT_WORDS] {
+        let nanos = frame.timestamp_ns.map_or(u64::MAX, MonoNanos::get);
+        let meta = u64::from(frame.meta_version.unwrap_or(u32::MAX));
+        let words = &mut self.words;
+        words[0] = frame.seq.committed_word();
+        words[1] = words[1] & SHAPE[1] | u64::from(frame.payload_slot) << 32;
+        words[2] = words[2] & SHAPE[2] | nanos << 48;
+        // Bytes 30 to 33 are the version: the top of word 3 and the bottom of word 4.
+        words[3] = nanos >> 16 | meta << 48;
+        words[4] = words[4] & !0xffff | meta >> 16;
+        words
+    }
+
+    /// What [`SlotHeader::encode`] returns for a frame of the shape that was taken last.
     #[must_use]
-    pub fn encode(&mut self, header: &SlotHeader) -> [u8; 256] {
+    pub fn encode(&mut self, frame: &FrameMark) -> [u8; 256] {
         let mut bytes = [0; 256];
-        for (bytes, word) in bytes
-            .as_chunks_mut()
-            .0
-            .iter_mut()
-            .zip(self.words(header).iter())
-        {
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.words(frame)) {
             *bytes = word.to_le_bytes();
         }
         bytes
     }
-
-    /// [`SlotHeader::encode`] as little-endian words.
-    #[inline]
-    pub(crate) fn words(&mut self, header: &SlotHeader) -> &[u64; SLOT_WORDS] {
-        let SlotHeader {
-            seq,
-            payload_slot,
-            timestamp_ns,
-            ..
-        } = *header;
-        let is_known = self.last.as_ref().is_some_and(|(last, _)| {
-            *last
-                == SlotHeader {
-                    seq: last.seq,
-                    payload_slot: last.payload_slot,
-                    timestamp_ns: last.timestamp_ns,
-                    ..*header
-                }
-        });
-        if !is_known {
-            self.last = Some((*header, words_of(header)));
-        }
-        let (_, words) = self.last.as_mut().expect("known, or encoded just now");
-        let nanos = timestamp_ns.map_or(u64::MAX, MonoNanos::get);
-        words[0] = seq.committed_word();
-        words[1] = words[1] & SHAPE[1] | u64::from(payload_slot) << 32;
-        words[2] = words[2] & SHAPE[2] | nanos << 48;
-        words[3] = words[3] & SHAPE[3] | nanos >> 16;
-        words
-    }
-}
-
-fn words_of(header: &SlotHeader) -> [u64; SLOT_WORDS] {
-    let mut words = [0; SLOT_WORDS];
-    for (word, bytes) in words.iter_mut().zip(header.encode().as_chunks().0) {
-        *word = u64::from_le_bytes(*bytes);
-    }
-    words
 }
 
 /// Whether two slots are equal but for number, slot and time.

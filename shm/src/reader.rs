@@ -274,6 +274,7 @@ impl ReadMapping {
 
     /// Whether any region has lost its file.
     #[must_use]
+    #[inline]
     pub fn is_poisoned(&self) -> bool {
         self.regions.is_poisoned()
     }

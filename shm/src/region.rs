@@ -278,10 +278,12 @@ impl ForkGuard {
 
     /// Whether the caller runs in a child that was forked after the guard was made.
     #[must_use]
+    #[inline]
     pub fn is_forked_child(&self) -> bool {
         self.word().load(Ordering::Relaxed) == 0
     }
 
+    #[inline]
     fn word(&self) -> &AtomicU32 {
         // SAFETY: [mapped] [aligned] the page is mapped until Drop, and zero bytes are an AtomicU32.
         unsafe { self.page.as_ref() }

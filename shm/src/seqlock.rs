@@ -21,6 +21,9 @@ use crate::sync::{AtomicU64, Ordering, fence};
 /// The largest sequence number: `seq << 1 | 1` must fit, and `2^63-1` is kept free (W-8.3-1).
 pub(crate) const MAX_SEQ: u64 = (1 << 63) - 2;
 
+/// Words of a cache line. Slots begin on one.
+const LINE_WORDS: usize = 8;
+
 /// The ring of slots that a cursor or reader looks at.
 pub(crate) trait Slots<const N: usize> {
     /// Number of slots minus one; the number of slots is a power of two.
@@ -70,11 +73,17 @@ pub(crate) fn begin<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
 /// Stores words `1..N` of the `N` in the frame that was begun, except those that the slot already holds.
 ///
 /// The comparison is with this slot's own memory, on every frame: each slot is one lap old, so
-/// nothing may be assumed about what it holds. The result is the same as storing every word.
+/// nothing may be assumed about what it holds. The result is the same as storing every word. The
+/// cache line of the mark changes in any case: its words are stored without a look, which would have
+/// to wait for the line.
 // spec: W-8.3-3
 #[inline]
 pub(crate) fn write_words<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N]) {
-    for (cell, &word) in slot[1..].iter().zip(&words[1..]) {
+    let compared = const { if N > LINE_WORDS { LINE_WORDS } else { 1 } };
+    for (cell, &word) in slot[1..compared].iter().zip(&words[1..compared]) {
+        cell.store(word, Ordering::Relaxed);
+    }
+    for (cell, &word) in slot[compared..].iter().zip(&words[compared..]) {
         if cell.load(Ordering::Relaxed) != word {
             cell.store(word, Ordering::Relaxed);
         }

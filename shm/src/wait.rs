@@ -229,7 +229,11 @@ mod tests {
         assert_eq!(idle.next(at(38_000), LATER), Idle::Nap(four));
         idle.on_nap(Nap::TimedOut);
         idle.on_frame(at(39_000));
-        assert_eq!(idle.next(at(40_000), LATER), Idle::Nap(MILLI), "it woke nobody");
+        assert_eq!(
+            idle.next(at(40_000), LATER),
+            Idle::Nap(MILLI),
+            "it woke nobody"
+        );
     }
 
     // spec: X-1-24

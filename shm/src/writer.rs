@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tensorpool_wire::{MonoNanos, Seq, SlotHeader};
+use tensorpool_wire::{MonoNanos, Seq};
 
 use crate::error::{BeginError, MapError, Poisoned};
 use crate::layout::StreamLayout;
 use crate::mapping::{RegionSource, Regions};
-use crate::memo::HeaderEncoder;
+use crate::memo::{FrameMark, HeaderEncoder};
 use crate::pool::PayloadMut;
 use crate::region::{Access, MapOptions, Region};
 use crate::seqlock::{self, MAX_SEQ, Slots};
@@ -198,11 +198,11 @@ impl<'a> SlotWrite<'a> {
         }
     }
 
-    /// `commit` of a header as its encoder remembers it.
+    /// `commit` of a frame of the shape that the encoder took last.
     // spec: W-8.3-3 W-8.3-4
     #[inline]
-    pub fn commit_with(self, encoder: &mut HeaderEncoder, header: &SlotHeader) -> Committed<'a> {
-        self.commit_words(encoder.words(header))
+    pub fn commit_with(self, encoder: &mut HeaderEncoder, frame: &FrameMark) -> Committed<'a> {
+        self.commit_words(encoder.words(frame))
     }
 }
 

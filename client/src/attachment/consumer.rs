@@ -22,6 +22,8 @@ use crate::watch::{EpochWatch, Overdue, Verdict};
 /// Cadence of hello and QoS.
 // spec: W-10.4.1-1 W-15.11-1
 const PERIOD_NS: u64 = 1_000_000_000;
+/// How long a lease lasts of which the driver does not say it: three intervals of a second (D-4.4-1).
+const GRANTED_NS: u64 = 3_000_000_000;
 
 /// What the application wants of its frames.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,7 @@ struct Held {
     client: ClientId,
     rules: MapRules,
     target: Target,
+    granted_ns: u64,
     due: MonoNanos,
 }
 
@@ -127,7 +130,10 @@ impl ConsumerDuty {
         rules: &MapRules,
     ) -> Result<(), RegionError> {
         let target = Target::of_grant(grant);
-        let mapped = target.map_to_read(rules, self.first_start())?;
+        let granted_ns = grant
+            .expires_at
+            .map_or(GRANTED_NS, |at| at.saturating_since(now.mono));
+        let mapped = target.map_to_read(rules, self.first_start(), granted_ns)?;
         mapped.life.set_deadline(grant.expires_at);
         self.install(mapped);
         self.held = Some(Held {
@@ -135,6 +141,7 @@ impl ConsumerDuty {
             client: grant.client,
             rules: rules.clone(),
             target,
+            granted_ns,
             due: now.mono,
         });
         self.is_off = false;
@@ -247,7 +254,7 @@ impl ConsumerDuty {
         } else {
             self.wishes.start.cursor()
         };
-        match target.map_to_read(&held.rules, start) {
+        match target.map_to_read(&held.rules, start, held.granted_ns) {
             Ok(mapped) => {
                 let epoch = target.epoch;
                 held.target = target;

@@ -15,9 +15,6 @@ use super::Notify;
 use crate::mapping::{Begin, Mapped};
 use crate::stats::{ConsumerCounters, DropReason};
 
-/// How long the memory of an epoch that was left is kept, to see how many frames it got in the end.
-/// The first frame of the next epoch ends it sooner: its producer is through with the one before.
-const WATCH_NS: u64 = 3_000_000_000;
 /// Epochs whose late descriptors are known for what they are.
 const LEFT_KEPT: usize = 8;
 
@@ -66,7 +63,8 @@ struct Former {
 /// How far the epoch that was left has come.
 #[derive(Debug)]
 enum End {
-    /// Still being watched.
+    /// Still being watched: for as long as a producer that has lost its driver may go on writing. The
+    /// first frame of the next epoch ends it sooner, since its producer is through with this one then.
     Watched {
         mapped: Arc<Mapped>,
         until: MonoNanos,
@@ -144,7 +142,7 @@ impl Passage {
         let end = match why {
             Leave::Epoch => End::Watched {
                 mapped: Arc::clone(&reading.mapped),
-                until: now.saturating_add(WATCH_NS),
+                until: now.saturating_add(reading.mapped.granted_ns),
             },
             Leave::Lease => End::Known(committed(&reading.mapped)),
         };

@@ -1,26 +1,22 @@
 //! A frame between its first byte and its commit.
 
-use tensorpool_shm::{CopyError, HeaderEncoder, SlotWrite, WakePolicy};
-use tensorpool_wire::{FrameDescriptor, MonoNanos, PoolId, Seq, SlotHeader, TraceId};
+use tensorpool_shm::{CopyError, FrameMark, SlotWrite};
+use tensorpool_wire::{FrameDescriptor, MonoNanos, Seq, TraceId};
 
-use super::ProducerShared;
-use crate::client::AttachmentHandle;
+use super::{Place, Sender};
 use crate::clock::mono_now;
 use crate::error::ClaimError;
 use crate::handover::Handover;
 use crate::mapping::{Life, Writable};
-use crate::outlet::Outlet;
-use crate::progress::{About, Telling};
+use crate::progress::About;
 use crate::stats::{ProducerDrop, bump};
-use crate::tensor::TensorSpec;
 
 /// A slot that is being written. No reader takes it before [`SlotClaim::commit`].
 #[derive(Debug)]
 pub struct SlotClaim<'a> {
     /// `None` only after the commit.
     pub(super) slot: Option<SlotWrite<'a>>,
-    pub(super) tensor: TensorSpec,
-    pub(super) pool_id: PoolId,
+    pub(super) len_bytes: u32,
     pub(super) payload_slot: u32,
     pub(super) about: About,
     /// When the claim was made.
@@ -28,14 +24,9 @@ pub struct SlotClaim<'a> {
     pub(super) timestamp: Option<MonoNanos>,
     pub(super) meta_version: Option<u32>,
     pub(super) trace: Option<TraceId>,
-    pub(super) telling: Telling,
-    pub(super) next: &'a mut u64,
-    pub(super) wake: &'a mut WakePolicy,
-    pub(super) encoder: &'a mut HeaderEncoder,
+    pub(super) place: &'a mut Place,
     pub(super) life: &'a Life,
-    pub(super) outlets: &'a mut Vec<Outlet>,
-    pub(super) shared: &'a ProducerShared,
-    pub(super) handle: &'a AttachmentHandle,
+    pub(super) sender: &'a mut Sender,
     pub(super) handover: &'a Handover<Writable>,
 }
 
@@ -49,7 +40,7 @@ impl<'a> SlotClaim<'a> {
     /// Bytes of the tensor.
     #[must_use]
     pub const fn len_bytes(&self) -> u32 {
-        self.tensor.len_bytes()
+        self.len_bytes
     }
 
     /// The first byte of the payload, 64-byte aligned: for a device, or for the caller's own `unsafe`.
@@ -64,10 +55,10 @@ impl<'a> SlotClaim<'a> {
     /// # Errors
     /// [`ClaimError::Length`] if `bytes` is not as long as the tensor, [`ClaimError::LeaseEnded`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ClaimError> {
-        if u32::try_from(bytes.len()) == Ok(self.tensor.len_bytes()) {
+        if u32::try_from(bytes.len()) == Ok(self.len_bytes) {
             self.write_at(0, bytes)
         } else {
-            let (expected_bytes, found_bytes) = (self.tensor.len_bytes(), bytes.len());
+            let (expected_bytes, found_bytes) = (self.len_bytes, bytes.len());
             Err(ClaimError::Length {
                 expected_bytes,
                 found_bytes,
@@ -84,10 +75,10 @@ impl<'a> SlotClaim<'a> {
         let fits = offset
             .checked_add(bytes.len())
             .and_then(|end| u32::try_from(end).ok())
-            .is_some_and(|end| end <= self.tensor.len_bytes());
+            .is_some_and(|end| end <= self.len_bytes);
         if !fits {
             let (expected_bytes, found_bytes) =
-                (self.tensor.len_bytes(), offset.saturating_add(bytes.len()));
+                (self.len_bytes, offset.saturating_add(bytes.len()));
             return Err(ClaimError::Length {
                 expected_bytes,
                 found_bytes,
@@ -130,8 +121,8 @@ impl<'a> SlotClaim<'a> {
     // spec: W-10.2.2-1 W-10.2.2-6
     pub fn progress(&mut self, filled: u32) -> Result<(), ClaimError> {
         self.check_lease()?;
-        if filled > self.tensor.len_bytes() {
-            let expected_bytes = self.tensor.len_bytes();
+        if filled > self.len_bytes {
+            let expected_bytes = self.len_bytes;
             let found_bytes = usize::try_from(filled).unwrap_or(usize::MAX);
             return Err(ClaimError::Length {
                 expected_bytes,
@@ -139,11 +130,14 @@ impl<'a> SlotClaim<'a> {
             });
         }
         let now = mono_now();
-        if self
-            .telling
-            .tell(&self.shared.progress, self.about, now, u64::from(filled))
-        {
-            self.handle.wake();
+        let Sender {
+            telling,
+            shared,
+            handle,
+            ..
+        } = self.sender;
+        if telling.tell(&shared.progress, self.about, now, u64::from(filled)) {
+            handle.wake();
         }
         Ok(())
     }
@@ -162,41 +156,41 @@ impl<'a> SlotClaim<'a> {
         // spec: X-2-66 D-4.9-10
         self.check_lease()?;
         let seq = self.about.seq;
-        let header = SlotHeader {
+        let frame = FrameMark {
             seq,
-            values_len_bytes: self.tensor.len_bytes(),
             payload_slot: self.payload_slot,
-            pool_id: self.pool_id,
-            payload_offset: 0,
             timestamp_ns: self.timestamp,
             meta_version: self.meta_version,
-            tensor: *self.tensor.header(),
         };
         let slot = self
             .slot
             .take()
             .expect("only the commit takes the slot, and it consumes the claim");
-        let committed = slot.commit_with(self.encoder, &header);
+        let committed = slot.commit_with(&mut self.sender.encoder, &frame);
         // Everything from here on comes after the frame, so it does not delay it.
-        *self.next = seq.get() + 1;
-        let counters = &self.shared.counters;
+        self.place.next = seq.get() + 1;
+        let counters = &self.sender.shared.counters;
         bump(&counters.published, 1);
         bump(&counters.next, 1);
-        if !self.outlets.is_empty() {
+        if !self.sender.outlets.is_empty() {
             self.offer(now.unwrap_or(self.begun));
         }
         let now = now.unwrap_or_else(mono_now);
         // spec: X-1-23
-        if self.wake.on_commit(now) && committed.wake().is_err() {
+        if self.place.wake.on_commit(now) && committed.wake().is_err() {
             // A refused wake costs a sleeper one nap and the frame nothing.
+            let counters = &self.sender.shared.counters;
             counters.count(ProducerDrop::WakeRefused);
         }
-        let len = u64::from(self.tensor.len_bytes());
-        if self
-            .telling
-            .complete(&self.shared.progress, self.about, now, len)
-        {
-            self.handle.wake();
+        let len = u64::from(self.len_bytes);
+        let Sender {
+            telling,
+            shared,
+            handle,
+            ..
+        } = self.sender;
+        if telling.complete(&shared.progress, self.about, now, len) {
+            handle.wake();
         }
         Ok(seq)
     }
@@ -214,8 +208,11 @@ impl<'a> SlotClaim<'a> {
             meta_version: self.meta_version,
             trace_id: self.trace,
         };
-        for outlet in self.outlets.iter_mut() {
-            outlet.offer(now, &descriptor, &self.shared.counters);
+        let Sender {
+            outlets, shared, ..
+        } = self.sender;
+        for outlet in outlets.iter_mut() {
+            outlet.offer(now, &descriptor, &shared.counters);
         }
     }
 
@@ -237,11 +234,12 @@ impl<'a> SlotClaim<'a> {
 impl Drop for SlotClaim<'_> {
     fn drop(&mut self) {
         if self.slot.is_some() {
-            self.shared.counters.count(ProducerDrop::Abandoned);
+            let counters = &self.sender.shared.counters;
+            counters.count(ProducerDrop::Abandoned);
             // spec: X-1-18: a number that a progress message has named is spent.
-            if self.telling.has_begun() {
-                *self.next = self.about.seq.get() + 1;
-                bump(&self.shared.counters.next, 1);
+            if self.sender.telling.has_begun() {
+                self.place.next = self.about.seq.get() + 1;
+                bump(&counters.next, 1);
             }
         }
     }
