@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::ci::Bench;
+use crate::cluster;
 use crate::codegen;
 use crate::command::{self, Show};
+use crate::crdgen;
 use crate::spec;
 
 mod dependencies;
@@ -90,6 +92,11 @@ pub(crate) const ALL: &[Gate] = &[
         run: golden,
     },
     Gate {
+        name: "crds",
+        what: "the chart's definitions and the API reference are those of the types",
+        run: definitions,
+    },
+    Gate {
         name: "spec",
         what: "no requirement loses its code or its test",
         run: requirements,
@@ -103,6 +110,11 @@ pub(crate) const ALL: &[Gate] = &[
         name: "rustdoc",
         what: "the documentation builds without a warning",
         run: rustdoc,
+    },
+    Gate {
+        name: "cluster",
+        what: "the programs of a Kubernetes cluster are built, for the tests that start one",
+        run: cluster_programs,
     },
     Gate {
         name: "tests",
@@ -199,6 +211,19 @@ fn golden(_: &Bench<'_>) -> Result<Outcome, String> {
         .find_map(|word| word.parse::<usize>().ok())
         .unwrap_or(0);
     Ok(Outcome::checked(vectors, line))
+}
+
+fn definitions(bench: &Bench<'_>) -> Result<Outcome, String> {
+    let files = crdgen::run(bench.workspace, &bench.target, true)?;
+    Ok(Outcome::checked(files, "files of the Kubernetes API"))
+}
+
+fn cluster_programs(bench: &Bench<'_>) -> Result<Outcome, String> {
+    if !bench.tools.go {
+        return Ok(Outcome::Skipped { tool: "go" });
+    }
+    let built = cluster::build_programs(bench.workspace, &bench.target)?;
+    Ok(Outcome::checked(built, "programs of a cluster"))
 }
 
 /// Red when more required ids lack code or a test than `docs/requirements/uncovered.txt` allows.

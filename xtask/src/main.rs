@@ -11,8 +11,10 @@ use workspace::Workspace;
 
 mod become_e2e;
 mod ci;
+mod cluster;
 mod codegen;
 mod command;
+mod crdgen;
 mod gates;
 mod hugepages;
 mod junit;
@@ -29,7 +31,10 @@ usage: cargo xtask <command>
                         real images through a driver, a producer and three consumers
   bench [--quick]       measure against the references, write target/bench.json
   spec [--list]         count the requirements that code and tests cover
-  codegen [--check]     make (or compare) the golden vectors of the independent codec
+  cluster <command>     a real Kubernetes on this machine: up, kubectl, exec, load, down
+                        (`cargo xtask cluster --help`)
+  codegen [--check]     make (or compare) what is generated: the chart's CRDs and the API
+                        reference, the golden vectors of the independent codec
 ";
 
 fn main() -> ExitCode {
@@ -42,10 +47,9 @@ fn main() -> ExitCode {
         "ci" => ci::run(&workspace, &rest),
         "demo" => become_e2e::demo(&workspace, &rest),
         "bench" => become_e2e::bench(&workspace, &rest),
+        "cluster" => cluster::run(&workspace, &rest),
         "spec" => spec::run(&workspace, &rest),
-        "codegen" => {
-            codegen::run(rest.iter().any(|flag| flag == "--check")).map(|line| println!("{line}"))
-        }
+        "codegen" => generate(&workspace, rest.iter().any(|flag| flag == "--check")),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())
@@ -59,4 +63,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Everything that is generated, what is quick first.
+fn generate(workspace: &Workspace, check: bool) -> Result<(), String> {
+    let files = crdgen::run(workspace, &workspace.root.join("target"), check)?;
+    let verb = if check { "are as in the tree" } else { "made" };
+    println!("{files} files of the Kubernetes API {verb}");
+    println!("{}", codegen::run(check)?);
+    Ok(())
 }

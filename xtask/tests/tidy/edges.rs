@@ -12,10 +12,11 @@ const SHM: &str = "tensorpool-shm";
 const CORE: &str = "tensorpool-driver-core";
 const NODE_DRIVER: &str = "tensorpool-node-driver";
 const CLIENT: &str = "tensorpool-client";
+const CRDS: &str = "tensorpool-crds";
 
 /// Package, the packages of this workspace that its normal dependencies may name, and other
 /// crates that it must never see. `docs/architecture.md` has the reasons.
-const EDGES: [(&str, &[&str], &[&str]); 9] = [
+const EDGES: [(&str, &[&str], &[&str]); 10] = [
     (
         WIRE,
         &[],
@@ -39,11 +40,12 @@ const EDGES: [(&str, &[&str], &[&str]); 9] = [
             "rusteron-client",
         ],
     ),
-    (NODE_DRIVER, &[CORE, WIRE, TRANSPORT, SHM], &[]),
+    (NODE_DRIVER, &[CORE, WIRE, TRANSPORT, SHM, CRDS], &[]),
     (CLIENT, &[WIRE, SHM, TRANSPORT], &["kube"]),
+    (CRDS, &[], &["tokio", "hyper"]),
     (
         "tensorpool-e2e",
-        &[WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE],
+        &[WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE, CRDS],
         &[],
     ),
     (
