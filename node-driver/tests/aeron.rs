@@ -5,10 +5,9 @@ mod support;
 
 use rustix::fs::ftruncate;
 use support::frames::Frames;
-use support::media::{ExternalMediaDriver, connect};
+use support::media::{ExternalMediaDriver, aeron_client, connect};
 use support::raw::Raw;
 use support::{Driver, Options, Place, wait_until};
-use tensorpool_transport::aeron::port::{AeronClientPort, Endpoint, Endpoints};
 use tensorpool_transport::aeron::rusteron::{
     RusteronClient, RusteronPublication, RusteronSubscription,
 };
@@ -17,20 +16,6 @@ use tensorpool_wire::{FrameDescriptor, LeaseRevokeReason, Message, ResponseCode,
 
 const CAMERA: u32 = 10_000;
 const DESCRIPTORS: (&str, i32) = ("aeron:ipc?term-length=256k", 1100);
-
-/// A client of the control streams, with the endpoints of the test configuration.
-fn aeron_client(place: &Place) -> Raw {
-    let control = Endpoint::new("aeron:ipc?term-length=1m", 1000);
-    let endpoints = Endpoints {
-        announce: control.clone(),
-        control,
-        qos: Endpoint::new("aeron:ipc?term-length=256k", 1200),
-        metadata: Endpoint::new("aeron:ipc?term-length=1m", 1300),
-        discovery: None,
-    };
-    let port = AeronClientPort::open(connect(&place.aeron_dir()), endpoints, None);
-    Raw::over(Box::new(port.expect("the streams open")))
-}
 
 /// A subscriber to descriptors.
 struct Descriptors {

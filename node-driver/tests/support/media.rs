@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tensorpool_transport::aeron::media_driver::{EmbeddedMediaDriver, MediaDriverConfig};
+use tensorpool_transport::aeron::port::{AeronClientPort, Endpoint, Endpoints};
 use tensorpool_transport::aeron::rusteron::{RusteronClient, RusteronConfig};
 
-use super::wait_until;
+use super::raw::Raw;
+use super::{Place, wait_until};
 
 const CHILD_DIR: &str = "TENSORPOOL_TEST_MEDIA_DRIVER";
 
@@ -16,6 +19,20 @@ pub(crate) fn connect(dir: &Path) -> RusteronClient {
     wait_until("a connection to the media driver", || {
         RusteronClient::connect(&RusteronConfig::new(dir)).map_err(|error| error.to_string())
     })
+}
+
+/// A client of the control streams, with the endpoints of the test configuration.
+pub(crate) fn aeron_client(place: &Place) -> Raw {
+    let control = Endpoint::new("aeron:ipc?term-length=1m", 1000);
+    let endpoints = Endpoints {
+        announce: control.clone(),
+        control,
+        qos: Endpoint::new("aeron:ipc?term-length=256k", 1200),
+        metadata: Endpoint::new("aeron:ipc?term-length=1m", 1300),
+        discovery: None,
+    };
+    let port = AeronClientPort::open(connect(&place.aeron_dir()), endpoints, None);
+    Raw::over(Box::new(port.expect("the streams open")))
 }
 
 /// The process. Killed when dropped.
@@ -36,6 +53,14 @@ impl ExternalMediaDriver {
         let this = Self { child };
         drop(connect(dir));
         this
+    }
+}
+
+impl ExternalMediaDriver {
+    /// Stops it where it stands, or lets it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a running child"), signal).expect("it can be signalled");
     }
 }
 
