@@ -8,13 +8,13 @@
 mod descriptors;
 mod memory;
 mod passage;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tensorpool_shm::{ForkGuard, Idle, IdlePolicy, Look, Start as CursorStart};
+use tensorpool_shm::{ForkGuard, IdlePolicy, Look, Start as CursorStart};
 use tensorpool_transport::pubsub::Subscription;
 use tensorpool_wire::{
     FrameDescriptor, FrameProgress, MonoNanos, Slot, SlotReject, StreamId, TraceId,
@@ -180,65 +180,6 @@ impl Consumer {
         Ok(self.frame_if(is_there))
     }
 
-    /// The next frame, waiting for it up to `timeout`: first spinning, later sleeping in naps of a
-    /// few milliseconds at most.
-    ///
-    /// # Errors
-    /// As for [`Consumer::next`].
-    // spec: X-1-22 X-1-24
-    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Frame<'_>>, PollError> {
-        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        let deadline = mono_now().saturating_add(nanos);
-        let mut is_there = self.look()?;
-        while !is_there {
-            match self.idle.next(mono_now(), deadline) {
-                Idle::Spin => std::hint::spin_loop(),
-                Idle::TimedOut => return Ok(None),
-                Idle::Nap(at_most) => is_there = self.nap(at_most)?,
-            }
-            is_there = is_there || self.look()?;
-        }
-        self.idle.on_frame(mono_now());
-        Ok(self.frame_if(is_there))
-    }
-
-    /// A look past holes and, if nothing is there, one sleep.
-    fn nap(&mut self, at_most: Duration) -> Result<bool, PollError> {
-        let Some(reading) = &mut self.reading else {
-            self.seat
-                .handover
-                .wait_for(at_most, |status, _| status.is_mapped.then_some(()));
-            return Ok(false);
-        };
-        let next = match self.notify {
-            Notify::Ring => {
-                let look = reading
-                    .mapped
-                    .regions
-                    .poll_frame_before_sleep(&mut reading.cursor, &mut reading.parser);
-                match look {
-                    Ok(Look::Empty) => {}
-                    Ok(Look::Frame(parsed)) => {
-                        let looked = check(&self.shared, parsed, None, &mut self.found);
-                        return Ok(looked == Looked::Found);
-                    }
-                    Ok(Look::Skipped(skip)) => {
-                        self.shared.counters.drop_frames(skip.into(), skip.lost());
-                        return Ok(false);
-                    }
-                    Err(_) => return Ok(false),
-                }
-                reading.cursor.next()
-            }
-            Notify::Descriptor => reading
-                .expected
-                .unwrap_or_else(|| reading.mapped.regions.newest()),
-        };
-        let nap = reading.mapped.regions.nap(next, at_most);
-        self.idle.on_nap(nap);
-        Ok(false)
-    }
-
     /// Counters since the consumer was built.
     #[must_use]
     pub fn stats(&self) -> ConsumerStats {
@@ -302,40 +243,6 @@ impl Consumer {
         Ok(self.reading.as_ref().map(|reading| Memory {
             mapped: Arc::clone(&reading.mapped),
         }))
-    }
-
-    /// What somebody who waits in this consumer's place has to look at.
-    #[cfg(feature = "async")]
-    pub(crate) fn vigil(&self) -> crate::stream::Vigil {
-        let watched = self.reading.as_ref().map(|reading| {
-            let next = match self.notify {
-                Notify::Ring => Some(reading.cursor.next()),
-                Notify::Descriptor => None,
-            };
-            (Arc::clone(&reading.mapped), next)
-        });
-        crate::stream::Vigil {
-            handover: Arc::clone(&self.seat.handover),
-            seen: self.seat.seen(),
-            watched,
-        }
-    }
-
-    /// The next frame, also behind a hole: the last look before somebody sleeps.
-    #[cfg(feature = "async")]
-    pub(crate) fn next_before_sleep(&mut self) -> Result<Option<Frame<'_>>, PollError> {
-        let mut is_there = self.look()?;
-        if !is_there
-            && self.notify == Notify::Ring
-            && let Some(reading) = &mut self.reading
-            && let Ok(Look::Frame(parsed)) = reading
-                .mapped
-                .regions
-                .poll_frame_before_sleep(&mut reading.cursor, &mut reading.parser)
-        {
-            is_there = check(&self.shared, parsed, None, &mut self.found) == Looked::Found;
-        }
-        Ok(self.frame_if(is_there))
     }
 
     #[inline]

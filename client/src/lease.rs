@@ -8,6 +8,7 @@
 
 mod action;
 mod attach;
+mod detach;
 mod grant;
 mod options;
 mod phase;
@@ -16,8 +17,8 @@ mod random;
 mod tests;
 
 use tensorpool_wire::{
-    ClientId, CorrelationId, LeaseId, LeaseRevokeReason, Message, MonoNanos, ShmLeaseKeepalive,
-    ShmLeaseRevoked, StreamId,
+    ClientId, LeaseId, LeaseRevokeReason, Message, MonoNanos, ShmLeaseKeepalive, ShmLeaseRevoked,
+    StreamId,
 };
 
 pub use action::{AttachFailure, LeaseAction, LeaseEnd, LeaseEvent, Retry};
@@ -89,7 +90,7 @@ impl LeaseMachine {
             | Phase::Unlinked { .. }
             | Phase::Attaching(_)
             | Phase::Backoff { .. } => self.carried.as_ref().map(|carried| carried.lease),
-            Phase::Detaching { .. } | Phase::Done => None,
+            Phase::Leaving { .. } | Phase::Detaching { .. } | Phase::Done => None,
         }
     }
 
@@ -102,6 +103,7 @@ impl LeaseMachine {
             | Phase::Unlinked { .. }
             | Phase::Attaching(_)
             | Phase::Backoff { .. }
+            | Phase::Leaving { .. }
             | Phase::Detaching { .. }
             | Phase::Done => None,
         }
@@ -117,7 +119,7 @@ impl LeaseMachine {
             | Phase::Unlinked { .. }
             | Phase::Attaching(_)
             | Phase::Backoff { .. } => self.carried.as_ref().map(|carried| carried.deadline),
-            Phase::Detaching { .. } | Phase::Done => None,
+            Phase::Leaving { .. } | Phase::Detaching { .. } | Phase::Done => None,
         }
     }
 
@@ -148,7 +150,9 @@ impl LeaseMachine {
             Phase::Attaching(attempt) => Some(attempt.resend_at.min(attempt.give_up_at)),
             Phase::Mapping(held) | Phase::Attached(held) => Some(held.next_deadline()),
             Phase::Backoff { until, .. } => Some(*until),
-            Phase::Detaching { give_up_at, .. } => Some(*give_up_at),
+            Phase::Leaving { give_up_at, .. } | Phase::Detaching { give_up_at, .. } => {
+                Some(*give_up_at)
+            }
         };
         let carried = self
             .carried
@@ -227,12 +231,17 @@ impl LeaseMachine {
                     client_timestamp_ns: now,
                 }));
             }
-            Phase::Detaching { give_up_at, .. } if now >= *give_up_at => self.finish(out),
+            Phase::Leaving { give_up_at, .. } | Phase::Detaching { give_up_at, .. }
+                if now >= *give_up_at =>
+            {
+                self.finish(out);
+            }
             Phase::Unlinked { .. }
             | Phase::Attaching(_)
             | Phase::Backoff { .. }
             | Phase::Mapping(_)
             | Phase::Attached(_)
+            | Phase::Leaving { .. }
             | Phase::Detaching { .. }
             | Phase::Done => {}
         }
@@ -248,6 +257,7 @@ impl LeaseMachine {
             | Phase::Backoff { .. }
             | Phase::Mapping(_)
             | Phase::Attached(_)
+            | Phase::Leaving { .. }
             | Phase::Detaching { .. }
             | Phase::Done => {}
         }
@@ -279,7 +289,7 @@ impl LeaseMachine {
             | Phase::Attaching(_)
             | Phase::Backoff { .. }
             | Phase::Mapping(_) => {}
-            Phase::Detaching { .. } | Phase::Done => return,
+            Phase::Leaving { .. } | Phase::Detaching { .. } | Phase::Done => return,
         }
         // The new driver does not know the old client id; a chosen one is made anew.
         self.client = self.options.client_id.filter(|id| id.get() != 0);
@@ -303,7 +313,7 @@ impl LeaseMachine {
             }
             // spec: D-4.13-5: every lease of the driver is over at once.
             Message::ShmDriverShutdown(_) => match self.phase {
-                Phase::Detaching { .. } => self.finish(out),
+                Phase::Leaving { .. } | Phase::Detaching { .. } => self.finish(out),
                 Phase::Done => {}
                 Phase::Unlinked { .. }
                 | Phase::Attaching(_)
@@ -360,7 +370,11 @@ impl LeaseMachine {
                 }
             }
             // spec: D-4.9-5: a repeated one finds no lease and does nothing.
-            Phase::Unlinked { .. } | Phase::Attaching(_) | Phase::Backoff { .. } | Phase::Done => {}
+            Phase::Unlinked { .. }
+            | Phase::Attaching(_)
+            | Phase::Backoff { .. }
+            | Phase::Leaving { .. }
+            | Phase::Done => {}
         }
     }
 
@@ -423,43 +437,7 @@ impl LeaseMachine {
                     out.push(LeaseAction::StopUsing(end));
                 }
             }
-            Phase::Detaching { .. } | Phase::Done => {}
-        }
-    }
-
-    fn on_detach(&mut self, now: MonoNanos, out: &mut Vec<LeaseAction>) {
-        if self.usable_lease().is_some() {
-            out.push(LeaseAction::StopUsing(LeaseEnd::Detached));
-        }
-        self.carried = None;
-        match core::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Mapping(held) | Phase::Attached(held) => {
-                let correlation = CorrelationId(next_correlation(&mut self.next_correlation));
-                out.push(LeaseAction::Send(
-                    held.detach_request(correlation.get()).into(),
-                ));
-                self.phase = Phase::Detaching {
-                    correlation,
-                    grant: held.grant,
-                    give_up_at: now.saturating_add(self.options.timings.detach_timeout_ns),
-                };
-            }
-            Phase::Detaching {
-                correlation,
-                grant,
-                give_up_at,
-            } => {
-                self.phase = Phase::Detaching {
-                    correlation,
-                    grant,
-                    give_up_at,
-                };
-            }
-            Phase::Done => {}
-            // No lease is known here; one that is still granted ends with the link or by expiry.
-            Phase::Unlinked { .. } | Phase::Attaching(_) | Phase::Backoff { .. } => {
-                out.push(LeaseAction::Detached);
-            }
+            Phase::Leaving { .. } | Phase::Detaching { .. } | Phase::Done => {}
         }
     }
 
@@ -477,11 +455,6 @@ impl LeaseMachine {
         if !matches!(self.phase, Phase::Unlinked { .. }) {
             self.back_off(now, None);
         }
-    }
-
-    fn finish(&mut self, out: &mut Vec<LeaseAction>) {
-        self.phase = Phase::Done;
-        out.push(LeaseAction::Detached);
     }
 
     fn back_off(&mut self, now: MonoNanos, unanswered: Option<Attempt>) {

@@ -33,6 +33,11 @@ impl LeaseMachine {
             | Phase::Attached(_)
             | Phase::Detaching { .. }
             | Phase::Done => return,
+            Phase::Leaving { request, .. } => {
+                let request = request.clone();
+                self.on_late_response(now, &request, response, out);
+                return;
+            }
         };
         // spec: D-4.2-1: every client of the control stream sees this; only ours counts.
         if response.correlation_id != attempt.request.correlation_id {
@@ -58,6 +63,58 @@ impl LeaseMachine {
         }
     }
 
+    /// The answer that a detach had to wait for: what it grants is given back.
+    // spec: D-4.9-11
+    fn on_late_response(
+        &mut self,
+        now: MonoNanos,
+        request: &ShmAttachRequest,
+        response: &ShmAttachResponse,
+        out: &mut Vec<LeaseAction>,
+    ) {
+        if response.correlation_id != request.correlation_id {
+            return;
+        }
+        let granted = match response.code {
+            ResponseCode::Ok => {
+                Grant::from_response(request, self.options.role, now, response).map_err(|_| ())
+            }
+            ResponseCode::Unsupported
+            | ResponseCode::InvalidParams
+            | ResponseCode::Rejected
+            | ResponseCode::InternalError
+            | ResponseCode::Unknown(_) => Err(()),
+        };
+        match granted {
+            Ok(grant) => self.give_back(now, Held::new(grant, now, &self.options.timings), out),
+            Err(()) => {
+                self.give_back_unusable(request, response, out);
+                self.finish(out);
+            }
+        }
+    }
+
+    /// A lease that was granted in an answer that cannot be used.
+    fn give_back_unusable(
+        &mut self,
+        request: &ShmAttachRequest,
+        response: &ShmAttachResponse,
+        out: &mut Vec<LeaseAction>,
+    ) {
+        if response.code == ResponseCode::Ok
+            && let Some(lease_id) = response.lease_id
+        {
+            let detach = ShmDetachRequest {
+                correlation_id: CorrelationId(next_correlation(&mut self.next_correlation)),
+                lease_id,
+                stream_id: response.stream_id.unwrap_or(request.stream_id),
+                client_id: request.client_id,
+                role: request.role,
+            };
+            out.push(LeaseAction::Send(detach.into()));
+        }
+    }
+
     fn on_granted(
         &mut self,
         now: MonoNanos,
@@ -74,20 +131,7 @@ impl LeaseMachine {
             // spec: D-4.7a-1: fail closed. A lease that is known is given back, else it would block
             // this client id until it expires.
             Err(error) => {
-                if let Some(lease_id) = response.lease_id {
-                    out.push(LeaseAction::Send(
-                        ShmDetachRequest {
-                            correlation_id: CorrelationId(next_correlation(
-                                &mut self.next_correlation,
-                            )),
-                            lease_id,
-                            stream_id: response.stream_id.unwrap_or(attempt.request.stream_id),
-                            client_id: attempt.request.client_id,
-                            role: attempt.request.role,
-                        }
-                        .into(),
-                    ));
-                }
+                self.give_back_unusable(&attempt.request, response, out);
                 out.push(LeaseAction::Failed(AttachFailure::Malformed(error)));
                 self.back_off(now, None);
             }
@@ -103,6 +147,7 @@ impl LeaseMachine {
             | Phase::Attaching(_)
             | Phase::Mapping(_)
             | Phase::Attached(_)
+            | Phase::Leaving { .. }
             | Phase::Detaching { .. }
             | Phase::Done => None,
         };

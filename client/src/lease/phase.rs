@@ -22,6 +22,12 @@ pub(super) enum Phase {
         until: MonoNanos,
         unanswered: Option<Attempt>,
     },
+    /// The application is through, and an attach is unanswered: a lease that is still granted goes
+    /// back.
+    Leaving {
+        request: ShmAttachRequest,
+        give_up_at: MonoNanos,
+    },
     /// The detach is out.
     Detaching {
         correlation: CorrelationId,
@@ -40,6 +46,7 @@ impl Phase {
             Self::Mapping(_) => "mapping",
             Self::Attached(_) => "attached",
             Self::Backoff { .. } => "backoff",
+            Self::Leaving { .. } => "leaving",
             Self::Detaching { .. } => "detaching",
             Self::Done => "done",
         }
