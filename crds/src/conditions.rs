@@ -54,7 +54,7 @@ words! {
         LayoutInvalid,
         /// The class has pages of another size.
         PageSizeMismatch,
-        /// The class's size is no quantity, or its range overlaps another one's.
+        /// The class's size is no quantity, or less than a page.
         ClassInvalid,
         /// A quota of the namespace is used up.
         QuotaExceeded,

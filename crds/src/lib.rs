@@ -16,7 +16,7 @@
 //!
 //! Lists that people or several managers write are maps by key, so that server-side apply merges
 //! them; lists that one machine writes are atomic, which is smaller and faster. Every writer uses
-//! server-side apply only, under the name of [`manager`].
+//! server-side apply only, under the name of [`field_manager`].
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -31,9 +31,9 @@
 mod class;
 mod condition;
 mod conditions;
+pub mod field_manager;
 mod label;
 mod layout;
-pub mod manager;
 mod names;
 mod node;
 mod node_status;

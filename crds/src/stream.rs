@@ -23,6 +23,7 @@ pub const DEFAULT_CLASS: &str = "default";
     category = "tensorpool",
     doc = "A stream of tensors that pods on one node exchange through shared memory. Every node that carries the stream has its own memory for it; tensors do not travel between nodes.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a TensorStream must not be longer than 63 characters"),
+    validation = Rule::new("!has(self.spec.streamId) || !has(self.status) || !has(self.status.streamId) || self.spec.streamId == self.status.streamId").message("streamId must be the number that the stream already has, status.streamId"),
     selectable = ".spec.className",
     selectable = ".spec.priorityClassName",
     selectable = ".status.streamId",

@@ -12,7 +12,7 @@ use kube::{Client, Config, Error, ResourceExt};
 use tensorpool_cluster::ControlPlane;
 use tensorpool_crds::{
     Condition, Pool, StreamLayout, StreamPhase, StreamReport, TensorPoolNode, TensorPoolNodeSpec,
-    TensorPoolNodeStatus, TensorStream, TensorStreamSpec, manager,
+    TensorPoolNodeStatus, TensorStream, TensorStreamSpec, field_manager,
 };
 
 /// One server for all of it: it takes longer to start than to answer.
@@ -102,6 +102,18 @@ impl Server {
         let created: DynamicObject = serde_json(before);
         let created = api.create(&PostParams::default(), &created).await;
         let created = created.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        // The status of a new object is dropped; it has an endpoint of its own.
+        let created = match before.get("status") {
+            None => created,
+            Some(status) => {
+                let patch = Patch::Merge(json!({ "status": status }));
+                let name = created.name_any();
+                let patched = api
+                    .patch_status(&name, &PatchParams::default(), &patch)
+                    .await;
+                patched.unwrap_or_else(|error| panic!("{}: {error}", case.name))
+            }
+        };
         let mut object = case.object.clone();
         object["metadata"]["resourceVersion"] = json!(created.resource_version());
         let request = Request::new(api.resource_url()).replace(
@@ -294,14 +306,14 @@ impl Server {
         let foreign = json!([condition("example.com/Seen", "True", "Seen")]);
         let both = ["Accepted", "Ready", "example.com/Seen"];
         assert_eq!(
-            apply(manager::OPERATOR, one).await.expect("it may"),
+            apply(field_manager::OPERATOR, one).await.expect("it may"),
             both[..2]
         );
         assert_eq!(apply("somebody-else", foreign).await.expect("it may"), both);
         // Each takes back its own only.
         let fewer = json!([condition("Ready", "True", "Ready")]);
         assert_eq!(
-            apply(manager::OPERATOR, fewer).await.expect("it may"),
+            apply(field_manager::OPERATOR, fewer).await.expect("it may"),
             both[1..]
         );
         // What the other one owns is a conflict, not an overwrite.
@@ -326,7 +338,7 @@ impl Server {
                     "metadata": {"name": "node-1"},
                     "status": full_status(streams),
                 });
-                let parameters = PatchParams::apply(manager::NODE_DRIVER).force();
+                let parameters = PatchParams::apply(field_manager::NODE_DRIVER).force();
                 nodes
                     .patch_status("node-1", &parameters, &Patch::Apply(&object))
                     .await
