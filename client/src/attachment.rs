@@ -195,9 +195,7 @@ impl Attachment {
                 self.take_failed_connect(now);
             }
             // A lost one is covered by the retry of the attach, or by expiry.
-            LeaseAction::Send(message) => {
-                let _ = self.link.send(LogicalStream::Control, &message);
-            }
+            LeaseAction::Send(message) => self.link.tell(LogicalStream::Control, message),
             LeaseAction::SendKeepalive(keepalive) => self.send_keepalive(now, keepalive),
             LeaseAction::Map(grant) => self.map(now, &grant),
             LeaseAction::StopUsing(end) => self.duty.stop(end),

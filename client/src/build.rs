@@ -13,7 +13,7 @@ use crate::consumer::{Consumer, ConsumerShared, DescriptorMail, Notify, Start};
 use crate::error::BuildError;
 use crate::handover::{Handover, Seat};
 use crate::lease::{LeaseMachine, LeaseOptions, LeaseRole, LeaseTimings, Retry};
-use crate::link::{Link, NeedsAeron, StreamKey};
+use crate::link::{Link, Messages, NeedsAeron, StreamKey};
 use crate::mapping::{Mapped, Writable};
 use crate::metadata::MetadataCell;
 use crate::outlet::OutletMail;
@@ -246,9 +246,10 @@ impl ProducerBuilder {
                 key, lease, map, ..
             } = self.attach;
             move || {
+                let messages = Messages::Producer(Arc::clone(&shared));
                 let duty =
                     Duty::Producer(ProducerDuty::new(handover, shared, &key, assigns_streams));
-                let link = Link::new(link_options, key, seed());
+                let link = Link::new(link_options, key, seed(), messages);
                 Attachment::new(LeaseMachine::new(lease, seed()), link, duty, map, stream)
             }
         };
@@ -377,8 +378,9 @@ impl ConsumerBuilder {
                 key, lease, map, ..
             } = self.attach;
             move || {
+                let messages = Messages::Consumer(Arc::clone(&shared));
                 let duty = Duty::Consumer(Box::new(ConsumerDuty::new(handover, shared, wishes)));
-                let link = Link::new(link_options, key, seed());
+                let link = Link::new(link_options, key, seed(), messages);
                 Attachment::new(LeaseMachine::new(lease, seed()), link, duty, map, stream)
             }
         };

@@ -57,7 +57,7 @@ pub use link::StreamKey;
 pub use mapping::RegionError;
 pub use metadata::Metadata;
 pub use producer::{Producer, SlotClaim};
-pub use stats::{ConsumerStats, DropReason, ProducerDrop, ProducerStats};
+pub use stats::{ConsumerStats, DropReason, MessageStats, ProducerDrop, ProducerStats, Unsent};
 #[cfg(feature = "async")]
 pub use stream::FrameStream;
 pub use tensor::TensorSpec;

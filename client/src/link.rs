@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tensorpool_transport::port::ClientPort;
@@ -19,8 +20,11 @@ use tensorpool_wire::{
 };
 
 use crate::aeron::AeronWay;
+use crate::consumer::ConsumerShared;
 use crate::error::AttachError;
 use crate::find::{Candidate, Looked, Rebase, Surroundings};
+use crate::producer::ProducerShared;
+use crate::stats::MessageCounters;
 
 mod way;
 
@@ -115,8 +119,24 @@ pub(crate) struct Link {
     key: StreamKey,
     state: State,
     next_request: u64,
-    /// Messages that could not be understood; they change nothing (D-4.4a-1, D-4.4a-3).
-    pub(crate) undecodable: u64,
+    /// What was not sent and not understood.
+    messages: Messages,
+}
+
+/// Who counts what was not sent and not understood: the attachment's counters.
+#[derive(Clone, Debug)]
+pub(crate) enum Messages {
+    Producer(Arc<ProducerShared>),
+    Consumer(Arc<ConsumerShared>),
+}
+
+impl Messages {
+    fn counters(&self) -> &MessageCounters {
+        match self {
+            Self::Producer(shared) => &shared.counters.messages,
+            Self::Consumer(shared) => &shared.counters.messages,
+        }
+    }
 }
 
 enum State {
@@ -147,13 +167,18 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(crate) const fn new(options: LinkOptions, key: StreamKey, seed: u64) -> Self {
+    pub(crate) const fn new(
+        options: LinkOptions,
+        key: StreamKey,
+        seed: u64,
+        messages: Messages,
+    ) -> Self {
         Self {
             options,
             key,
             state: State::Down,
             next_request: seed,
-            undecodable: 0,
+            messages,
         }
     }
 
@@ -288,16 +313,24 @@ impl Link {
         }
     }
 
-    /// Sends one message to the driver.
+    /// Sends one message to the driver. A failure is counted.
     pub(crate) fn send(
         &mut self,
         stream: LogicalStream,
         message: &Message,
     ) -> Result<(), SendError> {
-        match &mut self.state {
+        let sent = match &mut self.state {
             State::Up(up) => up.way.port().send(stream, &message.encode()),
             State::Down | State::Finding { .. } => Err(SendError::NotConnected),
-        }
+        };
+        self.messages.counters().count(&sent);
+        sent
+    }
+
+    /// Sends a message that is repeated, or that nobody has to have: the count is all that is left of
+    /// one that fails.
+    pub(crate) fn tell(&mut self, stream: LogicalStream, message: impl Into<Message>) {
+        let _counted = self.send(stream, &message.into());
     }
 
     /// Whether descriptors travel this way.
@@ -347,7 +380,8 @@ impl Link {
         }
     }
 
-    fn drain(&mut self, port: &mut dyn ClientPort, inbox: &mut Vec<Inbound>) -> Result<(), Dead> {
+    fn drain(&self, port: &mut dyn ClientPort, inbox: &mut Vec<Inbound>) -> Result<(), Dead> {
+        let counters = self.messages.counters();
         for _ in 0..POLLS_PER_CYCLE {
             let taken = port.poll(&mut |inbound| match Message::decode(inbound.bytes) {
                 Ok(message) => {
@@ -356,7 +390,7 @@ impl Link {
                         files: std::mem::take(inbound.fds),
                     });
                 }
-                Err(_) => self.undecodable += 1,
+                Err(_) => counters.count_undecodable(),
             })?;
             if taken == 0 {
                 break;

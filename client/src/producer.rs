@@ -213,6 +213,10 @@ impl Producer {
     }
 
     /// Describes the stream; later frames refer to this description. Returns its version.
+    ///
+    /// All attributes travel in one message, which has at most 131,072 bytes on a socket and an eighth
+    /// of the term on Aeron. A longer one is counted as [`Unsent::TooLong`](crate::Unsent) and heard
+    /// by nobody: put large things into frames.
     // spec: W-10.3.1-1 W-10.3.2-2
     pub fn set_metadata(&mut self, metadata: Metadata) -> u32 {
         let version = self.sender.shared.metadata.replace(metadata);

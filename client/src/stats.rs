@@ -26,12 +26,17 @@ macro_rules! reasons {
                 }
             }
 
-            fn index(self) -> usize {
+            pub(crate) fn index(self) -> usize {
                 Self::ALL.iter().position(|reason| *reason == self).unwrap_or_default()
             }
         }
     };
 }
+
+mod messages;
+
+pub(crate) use messages::MessageCounters;
+pub use messages::{MessageStats, Unsent};
 
 reasons! {
     /// Why a consumer did not deliver a frame.
@@ -192,6 +197,7 @@ pub(crate) struct ConsumerCounters {
     /// The last delivered number plus 1; 0: none yet.
     pub(crate) seen: AtomicU64,
     pub(crate) lag: AtomicU64,
+    pub(crate) messages: MessageCounters,
     drops: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -201,6 +207,7 @@ impl ConsumerCounters {
             delivered: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             lag: AtomicU64::new(0),
+            messages: MessageCounters::new(),
             drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
         }
     }
@@ -239,6 +246,7 @@ impl ConsumerCounters {
         ConsumerStats {
             delivered: self.delivered.load(Ordering::Relaxed),
             largest_lag: self.lag.load(Ordering::Relaxed),
+            messages: self.messages.snapshot(),
             drops,
         }
     }
@@ -263,6 +271,8 @@ pub struct ConsumerStats {
     pub delivered: u64,
     /// The furthest that the consumer was seen behind the producer, in frames (X-1-15).
     pub largest_lag: u64,
+    /// Messages to and from the driver and the producer.
+    pub messages: MessageStats,
     drops: [u64; DropReason::ALL.len()],
 }
 
@@ -273,6 +283,9 @@ impl fmt::Debug for ConsumerStats {
         shown.field("largest_lag", &self.largest_lag);
         for (reason, frames) in self.drops() {
             shown.field(reason.label(), &frames);
+        }
+        if self.messages != MessageStats::default() {
+            shown.field("messages", &self.messages);
         }
         shown.finish()
     }
@@ -329,6 +342,7 @@ pub(crate) struct ProducerCounters {
     pub(crate) published: AtomicU64,
     /// The number of the next frame of this epoch: what QosProducer reports.
     pub(crate) next: AtomicU64,
+    pub(crate) messages: MessageCounters,
     drops: [AtomicU64; ProducerDrop::ALL.len()],
 }
 
@@ -337,6 +351,7 @@ impl ProducerCounters {
         Self {
             published: AtomicU64::new(0),
             next: AtomicU64::new(0),
+            messages: MessageCounters::new(),
             drops: [const { AtomicU64::new(0) }; ProducerDrop::ALL.len()],
         }
     }
@@ -359,6 +374,7 @@ impl ProducerCounters {
         }
         ProducerStats {
             published: self.published.load(Ordering::Relaxed),
+            messages: self.messages.snapshot(),
             drops,
         }
     }
@@ -369,6 +385,8 @@ impl ProducerCounters {
 pub struct ProducerStats {
     /// Frames committed.
     pub published: u64,
+    /// Messages to and from the driver and the consumers.
+    pub messages: MessageStats,
     drops: [u64; ProducerDrop::ALL.len()],
 }
 

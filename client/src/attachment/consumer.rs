@@ -406,8 +406,8 @@ impl ConsumerDuty {
             mode,
         };
         // Both are repeated each second, so a lost one is no loss.
-        let _ = link.send(LogicalStream::Control, &hello.into());
-        let _ = link.send(LogicalStream::Qos, &qos.into());
+        link.tell(LogicalStream::Control, hello);
+        link.tell(LogicalStream::Qos, qos);
     }
 
     const fn first_start(&self) -> CursorStart {

@@ -243,8 +243,8 @@ impl ProducerDuty {
         }
         while let Some(progress) = self.shared.progress.next() {
             // Loss is allowed: the commit decides.
-            self.streams.tell(&progress);
-            let _ = link.send(LogicalStream::Control, &progress.into());
+            self.streams.tell(&progress, &self.shared.counters.messages);
+            link.tell(LogicalStream::Control, progress);
         }
         let is_due = self
             .active
@@ -291,11 +291,11 @@ impl ProducerDuty {
             watermark: None,
         };
         // All three are repeated each second, so a lost one is no loss.
-        let _ = link.send(LogicalStream::Metadata, &announce.into());
+        link.tell(LogicalStream::Metadata, announce);
         if metadata.version != 0 {
-            let _ = link.send(LogicalStream::Metadata, &meta.into());
+            link.tell(LogicalStream::Metadata, meta);
         }
-        let _ = link.send(LogicalStream::Qos, &qos.into());
+        link.tell(LogicalStream::Qos, qos);
         self.told_version = metadata.version;
         self.forget_stale(now);
         self.combine_hints();

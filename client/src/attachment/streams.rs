@@ -16,6 +16,7 @@ use crate::link::Link;
 use crate::mapping::Writable;
 use crate::outlet::{Audience, Outlet, OutletChange};
 use crate::producer::ProducerShared;
+use crate::stats::MessageCounters;
 
 /// Consumers that one producer opens streams for.
 const MAX_STREAMS: usize = 64;
@@ -137,7 +138,7 @@ impl OwnStreams {
             ..request
         };
         // Repeated with the next hello if it is lost.
-        let _ = link.send(LogicalStream::Control, &config.into());
+        link.tell(LogicalStream::Control, config);
     }
 
     /// The consumer is gone.
@@ -160,14 +161,14 @@ impl OwnStreams {
 
     /// Tells progress to those with a control stream of their own, beside the shared one.
     // spec: W-5-5
-    pub(super) fn tell(&mut self, progress: &FrameProgress) {
+    pub(super) fn tell(&mut self, progress: &FrameProgress, counters: &MessageCounters) {
         if self.control.is_empty() {
             return;
         }
         let bytes = progress.encode_array();
         for control in self.control.values_mut() {
             // Loss is allowed: the commit decides.
-            let _ = control.publication.offer(&bytes);
+            counters.count(&control.publication.offer(&bytes));
         }
     }
 }

@@ -392,3 +392,24 @@ fn an_application_can_drive_the_conductor_itself() {
     });
     assert_eq!(peer.with(|state| state.leases.len()), 0);
 }
+
+#[test]
+fn what_cannot_be_sent_is_counted_with_its_reason() {
+    use tensorpool_client::{Metadata, Unsent};
+    let peer = Peer::start();
+    let mut producer = producer(&peer);
+    let consumer = consumer(&peer).build().expect("attached");
+    assert_eq!(producer.stats().messages.unsent(Unsent::TooLong), 0);
+    // More than a packet takes.
+    producer.set_metadata(Metadata::default().with("blob", "", vec![0; 200_000]));
+    eventually("the description is too long", || {
+        let unsent = producer.stats().messages.unsent(Unsent::TooLong);
+        (unsent > 0).then_some(())
+    });
+    peer.with(State::die);
+    eventually("both have nobody to report to", || {
+        let unsent = [producer.stats().messages, consumer.stats().messages]
+            .map(|messages| messages.unsent(Unsent::NotConnected));
+        unsent.iter().all(|count| *count > 0).then_some(())
+    });
+}
