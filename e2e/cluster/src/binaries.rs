@@ -14,167 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::go::{Go, GoError};
 use crate::progress::Progress;
+pub use recipe::Program;
+use recipe::Recipe;
 
-/// One program that a cluster needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Program {
-    /// The key-value store under the API server.
-    Etcd,
-    /// The API server.
-    KubeApiserver,
-    /// The controllers of Kubernetes itself.
-    KubeControllerManager,
-    /// What assigns pods to nodes.
-    KubeScheduler,
-    /// What runs pods on a node.
-    Kubelet,
-    /// What makes Service addresses work.
-    KubeProxy,
-    /// The command line client.
-    Kubectl,
-    /// The container runtime.
-    Containerd,
-    /// containerd's process beside each pod.
-    ContainerdShim,
-    /// containerd's command line client.
-    Ctr,
-    /// What makes a container of a description.
-    Runc,
-    /// The package manager.
-    Helm,
-    /// The conformance tests of the Container Storage Interface.
-    CsiSanity,
-    /// Pid 1 of each pod: it waits.
-    Pause,
-}
-
-impl Program {
-    /// Every program.
-    pub const ALL: [Self; 14] = [
-        Self::Etcd,
-        Self::Kubectl,
-        Self::KubeApiserver,
-        Self::KubeControllerManager,
-        Self::KubeScheduler,
-        Self::Kubelet,
-        Self::KubeProxy,
-        Self::Containerd,
-        Self::ContainerdShim,
-        Self::Ctr,
-        Self::Runc,
-        Self::Helm,
-        Self::CsiSanity,
-        Self::Pause,
-    ];
-
-    /// The name of its file.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.recipe().name
-    }
-
-    fn recipe(self) -> Recipe {
-        let kubernetes = |name, package| Recipe {
-            name,
-            package,
-            ..KUBERNETES
-        };
-        let containerd = |name, package| Recipe {
-            name,
-            package,
-            ..CONTAINERD
-        };
-        match self {
-            Self::Etcd => Recipe::of("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
-            Self::KubeApiserver => {
-                kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")
-            }
-            Self::KubeControllerManager => kubernetes(
-                "kube-controller-manager",
-                "k8s.io/kubernetes/cmd/kube-controller-manager",
-            ),
-            Self::KubeScheduler => {
-                kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler")
-            }
-            Self::Kubelet => kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
-            Self::KubeProxy => kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
-            Self::Kubectl => kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-            Self::Containerd => containerd(
-                "containerd",
-                "github.com/containerd/containerd/v2/cmd/containerd",
-            ),
-            Self::ContainerdShim => containerd(
-                "containerd-shim-runc-v2",
-                "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
-            ),
-            Self::Ctr => containerd("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
-            Self::Runc => Recipe {
-                version_of: Some(("github.com/opencontainers/runc", "main.version")),
-                tags: "seccomp",
-                cgo: true,
-                ..Recipe::of("runc", "runc", "github.com/opencontainers/runc")
-            },
-            Self::Helm => Recipe {
-                version_of: Some((
-                    "helm.sh/helm/v4",
-                    "helm.sh/helm/v4/internal/version.version",
-                )),
-                ..Recipe::of("helm", "helm", "helm.sh/helm/v4/cmd/helm")
-            },
-            Self::CsiSanity => Recipe::of(
-                "csi-sanity",
-                "csi-sanity",
-                "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
-            ),
-            Self::Pause => Recipe::of("pause", "pause", "tensorpool.io/e2e/cluster/pause"),
-        }
-    }
-}
-
-/// How one program is built.
-struct Recipe {
-    /// The program's file name.
-    name: &'static str,
-    /// The directory below `go/`.
-    module: &'static str,
-    /// What is compiled.
-    package: &'static str,
-    /// A required module, and the variable that takes its version; clients would see `v0.0.0`.
-    version_of: Option<(&'static str, &'static str)>,
-    /// Build tags.
-    tags: &'static str,
-    /// Whether it needs a C compiler. All others are static.
-    cgo: bool,
-}
-
-impl Recipe {
-    const fn of(name: &'static str, module: &'static str, package: &'static str) -> Self {
-        Self {
-            name,
-            module,
-            package,
-            version_of: None,
-            tags: "",
-            cgo: false,
-        }
-    }
-}
-
-const KUBERNETES: Recipe = Recipe {
-    version_of: Some((
-        "k8s.io/kubernetes",
-        "k8s.io/component-base/version.gitVersion",
-    )),
-    ..Recipe::of("", "kubernetes", "")
-};
-
-const CONTAINERD: Recipe = Recipe {
-    version_of: Some((
-        "github.com/containerd/containerd/v2",
-        "github.com/containerd/containerd/v2/version.Version",
-    )),
-    ..Recipe::of("", "containerd", "")
-};
+mod recipe;
 
 /// Why a program could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -358,10 +201,7 @@ impl<'a> Build<'a> {
                 inputs.push(read(name)?);
             }
         }
-        let version = recipe
-            .version_of
-            .and_then(|(module, _)| required_version(&requirements, module))
-            .unwrap_or_default();
+        let version = required_version(&requirements, recipe.requires).unwrap_or_default();
         Ok(Self {
             recipe,
             source,
@@ -373,7 +213,7 @@ impl<'a> Build<'a> {
 
     fn run(&self, output: &Path, progress: &Progress) -> Result<(), BuildError> {
         let name = self.recipe.name;
-        progress.step(&format!("building {name} {}", self.version));
+        progress.step(format!("building {name} {}", self.version).trim_end());
         let started = Instant::now();
         let mut command = self.command(output);
         let mut child = command.spawn().map_err(BuildError::file(output))?;
@@ -414,8 +254,9 @@ impl<'a> Build<'a> {
 
     fn command(&self, output: &Path) -> Command {
         let mut flags = String::from("-s -w");
-        if let Some((_, variable)) = self.recipe.version_of {
-            flags.push_str(&format!(" -X {variable}={}", self.version));
+        if !self.recipe.version_variable.is_empty() {
+            let (variable, version) = (self.recipe.version_variable, &self.version);
+            flags.push_str(&format!(" -X {variable}={version}"));
         }
         if self.recipe.module == "kubernetes" {
             let mut numbers = self.version.trim_start_matches('v').split('.');
@@ -432,7 +273,14 @@ impl<'a> Build<'a> {
         command.args(["build", "-v", "-trimpath", "-mod=readonly", "-ldflags"]);
         command.arg(flags);
         command.args(["-tags", self.recipe.tags, "-o"]).arg(output);
-        command.arg(self.recipe.package).current_dir(self.source);
+        let Recipe {
+            package,
+            command: name,
+            ..
+        } = self.recipe;
+        command
+            .arg(format!("{package}{name}"))
+            .current_dir(self.source);
         command
             .env("CGO_ENABLED", if self.recipe.cgo { "1" } else { "0" })
             .env("GOFLAGS", "-buildvcs=false")
@@ -513,9 +361,8 @@ mod tests {
             let recipe = program.recipe();
             let file = module_directory(recipe.module).join("go.mod");
             let text = fs::read_to_string(&file).expect("each module has a go.mod");
-            if let Some((module, _)) = recipe.version_of {
-                assert!(required_version(&text, module).is_some(), "{}", recipe.name);
-            }
+            let version = required_version(&text, recipe.requires);
+            assert_eq!(version.is_some(), program != Program::Pause, "{program:?}");
         }
     }
 }

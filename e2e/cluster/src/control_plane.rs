@@ -114,12 +114,20 @@ impl ControlPlane {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(binaries: &mut Binaries, progress: &Progress) -> Result<Self, StartError> {
+        Self::start_in(&std::env::temp_dir(), binaries, progress)
+    }
+
+    /// Like [`start_with`](Self::start_with), with its files below `parent`.
+    pub(crate) fn start_in(
+        parent: &Path,
+        binaries: &mut Binaries,
+        progress: &Progress,
+    ) -> Result<Self, StartError> {
         let etcd = binaries.ensure(Program::Etcd, progress)?;
         let api_server = binaries.ensure(Program::KubeApiserver, progress)?;
         let kubectl = binaries.ensure(Program::Kubectl, progress)?;
-        let parent = std::env::temp_dir();
-        remove_abandoned(&parent);
-        let (directory, lock) = locked_directory(&parent)?;
+        remove_abandoned(parent);
+        let (directory, lock) = locked_directory(parent)?;
         let authority = Authority::new()?;
         let files = ServerFiles::write(directory.path(), &authority, &["127.0.0.1"])?;
         let keeper = Keeper::start().map_err(in_directory(directory.path()))?;

@@ -6,23 +6,40 @@
 //! - [`ControlPlane`]: etcd and an API server, for tests of schemas, admission, RBAC and
 //!   controllers. Needs no root, takes about two seconds, is gone when dropped; any number run
 //!   side by side.
-//! - The whole cluster, with a node that runs pods, lives in namespaces of its own and needs root.
+//! - [`Cluster`]: the whole, with a node that runs pods, in namespaces of its own. Needs root.
 //!
 //! `docs/cluster.md` says how a person uses both.
 
 pub use binaries::{Binaries, BuildError, Program};
 pub use certificate::CertificateError;
+pub use cluster::{Cluster, ClusterError, Options};
 pub use control_plane::{ControlPlane, StartError};
+pub use debian::{DebianError, unpacked as unpack_debian_package};
 pub use go::GoError;
+pub use hugepages::HugepageError;
+pub use images::StaticImage;
 pub use process::ProcessError;
 pub use progress::Progress;
+pub use runtime::Runtime;
+
+pub mod inside;
 
 mod api_server;
 mod binaries;
 mod certificate;
+mod cgroups;
+mod cluster;
+mod components;
 mod control_plane;
+mod debian;
 mod go;
+mod hugepages;
+mod images;
+mod init;
 mod kubeconfig;
+mod mounts;
 mod probe;
 mod process;
 mod progress;
+mod runtime;
+mod state;
