@@ -8,6 +8,7 @@ mod consumer;
 mod hearing;
 mod producer;
 mod streams;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -18,13 +19,14 @@ use tensorpool_shm::MapOptions;
 use tensorpool_transport::pubsub::SendError;
 use tensorpool_wire::{LogicalStream, Message, MonoNanos, ShmLeaseKeepalive, StreamId, WallNanos};
 
-use crate::error::AttachError;
+use crate::error::{AttachError, PRODUCER_THERE};
 use crate::lease::{AttachFailure, Grant, LeaseAction, LeaseEnd, LeaseEvent, LeaseMachine};
 use crate::link::{Inbound, Link, LinkEvent};
 use crate::mapping::{MapRules, RegionError};
 
-pub(crate) use consumer::{ConsumerDuty, ConsumerWishes};
+pub(crate) use consumer::ConsumerDuty;
 pub(crate) use producer::ProducerDuty;
+pub(crate) use wishes::ConsumerWishes;
 
 /// The time of one cycle.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,8 @@ pub(crate) struct Attachment {
     actions: VecDeque<LeaseAction>,
     /// Files of the attach answer that is being handled.
     files: Vec<OwnedFd>,
+    /// The refusal of a second producer, until another attempt fails otherwise.
+    in_the_way: Option<AttachFailure>,
 }
 
 /// What the role does beside frames.
@@ -74,6 +78,7 @@ impl Attachment {
             link_events: Vec::new(),
             actions: VecDeque::new(),
             files: Vec::new(),
+            in_the_way: None,
         }
     }
 
@@ -86,6 +91,7 @@ impl Attachment {
             self.on_message(now, inbound);
         }
         self.inbox = inbox;
+        self.add_who_is_in_the_way();
         self.on_link_events(now);
         work += self.step(now, LeaseEvent::Tick);
         if let Some(end) = self.duty.tick(now, &mut self.link) {
@@ -135,6 +141,11 @@ impl Attachment {
 
     fn on_message(&mut self, now: Now, inbound: Inbound) {
         let Inbound { message, files } = inbound;
+        if let Message::ShmPoolAnnounce(announce) = &message
+            && announce.stream_id == self.lease.options().stream
+        {
+            self.link.hear_of_producer(announce.producer_id);
+        }
         self.files = files;
         self.step(now, LeaseEvent::Received(&message));
         self.files.clear();
@@ -201,11 +212,36 @@ impl Attachment {
             LeaseAction::StopUsing(end) => self.duty.stop(end),
             // The one that mapped has reported it with its cause.
             LeaseAction::Failed(AttachFailure::MapFailed) => {}
-            LeaseAction::Failed(failure) => {
-                let stream = self.link.key().to_string();
-                self.duty.fail(AttachError::attach(stream, failure));
-            }
+            LeaseAction::Failed(failure) => self.report(failure),
             LeaseAction::Detached => self.duty.detached(),
+        }
+    }
+
+    /// Reports a failed attach. Who is in the way of a second producer, the driver is asked; what it
+    /// says is added when it comes.
+    fn report(&mut self, failure: AttachFailure) {
+        let stream = self.link.key().to_string();
+        let error = AttachError::attach(stream, failure.clone(), self.link.holder());
+        self.duty.fail(error);
+        self.in_the_way = match failure {
+            AttachFailure::Refused { ref text, .. } if text.contains(PRODUCER_THERE) => {
+                self.link.ask_for_holder();
+                Some(failure)
+            }
+            AttachFailure::Refused { .. }
+            | AttachFailure::Malformed(_)
+            | AttachFailure::TimedOut { .. }
+            | AttachFailure::MapFailed => None,
+        };
+    }
+
+    fn add_who_is_in_the_way(&mut self) {
+        if self.link.take_news_of_holder()
+            && let Some(failure) = &self.in_the_way
+        {
+            let stream = self.link.key().to_string();
+            let error = AttachError::attach(stream, failure.clone(), self.link.holder());
+            self.duty.amend(error);
         }
     }
 
@@ -296,6 +332,13 @@ impl Duty {
         match self {
             Self::Producer(duty) => duty.fail(error),
             Self::Consumer(duty) => duty.fail(error),
+        }
+    }
+
+    fn amend(&self, error: AttachError) {
+        match self {
+            Self::Producer(duty) => duty.amend(error),
+            Self::Consumer(duty) => duty.amend(error),
         }
     }
 

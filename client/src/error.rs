@@ -11,7 +11,12 @@ use tensorpool_wire::TensorReject;
 
 use crate::find::Looked;
 use crate::lease::{AttachFailure, LeaseEnd, Retry};
+use crate::link::Holder;
 use crate::mapping::RegionError;
+
+/// What helps with names on Aeron.
+const BY_NUMBER: &str = "; on Aeron a stream has a name only once somebody has attached to it: ask for \
+                         it by number, or at the driver's socket";
 
 /// Why an attempt to connect, attach or map failed. The client tries again by itself.
 #[derive(Debug, thiserror::Error)]
@@ -77,13 +82,16 @@ pub enum AttachError {
     },
     /// No driver that was found has the stream.
     #[error(
-        "stream `{stream}` is not known at {places}; check its name, or the driver's configuration"
+        "stream `{stream}` is not known at {places}; check its name, or the driver's configuration{}",
+        if *is_aeron { BY_NUMBER } else { "" }
     )]
     NoSuchStream {
         /// The name or number asked for.
         stream: String,
         /// The sockets or directories that were asked.
         places: String,
+        /// Whether one of them was on Aeron, where a stream has no name before its first epoch.
+        is_aeron: bool,
     },
     /// The connection broke.
     #[error("the driver went away: {text}")]
@@ -160,12 +168,24 @@ impl AttachError {
         }
     }
 
-    pub(crate) fn attach(stream: String, source: AttachFailure) -> Self {
-        let hint = match &source {
-            AttachFailure::Refused { text, .. } => refusal_hint(text),
-            AttachFailure::Malformed(_)
-            | AttachFailure::TimedOut { .. }
-            | AttachFailure::MapFailed => None,
+    /// `holder`: the stream's producer, where that is known.
+    pub(crate) fn attach(stream: String, source: AttachFailure, holder: Option<&Holder>) -> Self {
+        let hint = match (&source, holder) {
+            (AttachFailure::Refused { text, .. }, Some(holder))
+                if text.contains(PRODUCER_THERE) =>
+            {
+                Some(format!(
+                    "a stream has one producer, and that is {holder}: stop it, or wait until its \
+                     lease ends"
+                ))
+            }
+            (AttachFailure::Refused { text, .. }, _) => refusal_hint(text),
+            (
+                AttachFailure::Malformed(_)
+                | AttachFailure::TimedOut { .. }
+                | AttachFailure::MapFailed,
+                _,
+            ) => None,
         };
         Self::Attach {
             stream,
@@ -217,11 +237,14 @@ fn owner_of(error: &ConnectError) -> String {
     )
 }
 
+/// The refusal of a second producer, as drivers word it.
+pub(crate) const PRODUCER_THERE: &str = "producer already attached";
+
 /// The fix for a refusal, by the texts that drivers send.
 fn refusal_hint(text: &str) -> Option<String> {
     let fixes = [
         (
-            "producer already attached",
+            PRODUCER_THERE,
             "a stream has one producer: stop the other one, or wait until its lease ends",
         ),
         (

@@ -133,6 +133,12 @@ impl<T> Handover<T> {
         self.changed.notify_all();
     }
 
+    /// Conductor: more is known about the attempt that failed last.
+    pub(crate) fn amend(&self, failure: AttachError) {
+        self.lock().failure = Some(Arc::new(failure));
+        self.changed.notify_all();
+    }
+
     /// Conductor: nothing will be handed over any more.
     pub(crate) fn detached(&self) {
         self.lock().detached = true;

@@ -7,17 +7,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tensorpool_transport::port::ClientPort;
 use tensorpool_transport::pubsub::{Dead, Publication, SendError, Subscription};
-use tensorpool_transport::socket::SocketClient;
-use tensorpool_wire::{
-    ClientId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus, LogicalStream,
-    Message, MonoNanos, StreamId,
-};
+use tensorpool_wire::{ClientId, LogicalStream, Message, MonoNanos, StreamId};
 
 use crate::aeron::AeronWay;
 use crate::consumer::ConsumerShared;
@@ -26,8 +22,12 @@ use crate::find::{Candidate, Looked, Rebase, Surroundings};
 use crate::producer::ProducerShared;
 use crate::stats::MessageCounters;
 
+mod finding;
+mod holder;
 mod way;
 
+use self::finding::lost;
+pub(crate) use self::holder::Holder;
 pub(crate) use self::way::Place;
 use self::way::{Asking, Up, Way};
 
@@ -119,7 +119,12 @@ pub(crate) struct Link {
     key: StreamKey,
     state: State,
     next_request: u64,
-    /// What was not sent and not understood.
+    /// Who has the producer's place, as far as the driver says.
+    holder: Option<Holder>,
+    /// The same from the driver's status, until the attachment has taken note of it.
+    holder_news: Option<Holder>,
+    /// What the key stands for at the driver that was found.
+    stream: StreamId,
     messages: Messages,
 }
 
@@ -154,6 +159,8 @@ enum State {
 struct Tried {
     looked: Looked,
     asked: Vec<String>,
+    /// Whether one of them was on Aeron.
+    is_aeron: bool,
     last: Option<AttachError>,
 }
 
@@ -178,8 +185,44 @@ impl Link {
             key,
             state: State::Down,
             next_request: seed,
+            holder: None,
+            holder_news: None,
+            stream: StreamId(0),
             messages,
         }
+    }
+
+    /// Who has the producer's place, as far as is known.
+    pub(crate) const fn holder(&self) -> Option<&Holder> {
+        self.holder.as_ref()
+    }
+
+    /// Asks the driver who has the producer's place. Only a socket has an answer.
+    pub(crate) fn ask_for_holder(&mut self) {
+        if let State::Up(Up {
+            way: Way::Socket(port),
+            ..
+        }) = &mut self.state
+        {
+            self.messages
+                .counters()
+                .count(&port.send(LogicalStream::Status, &[]));
+        }
+    }
+
+    /// An announce names the producer of the stream.
+    pub(crate) fn hear_of_producer(&mut self, producer: ClientId) {
+        if self.holder.as_ref().is_none_or(|known| !known.is(producer)) {
+            self.holder = Holder::of_client(producer);
+        }
+    }
+
+    /// Whether the driver has answered [`Link::ask_for_holder`] since this was asked last.
+    pub(crate) fn take_news_of_holder(&mut self) -> bool {
+        let news = self.holder_news.take();
+        let is_new = news.is_some() && news != self.holder;
+        self.holder = news.or_else(|| self.holder.take());
+        is_new
     }
 
     pub(crate) const fn key(&self) -> &StreamKey {
@@ -380,206 +423,31 @@ impl Link {
         }
     }
 
-    fn drain(&self, port: &mut dyn ClientPort, inbox: &mut Vec<Inbound>) -> Result<(), Dead> {
+    fn drain(&mut self, port: &mut dyn ClientPort, inbox: &mut Vec<Inbound>) -> Result<(), Dead> {
         let counters = self.messages.counters();
+        let (stream, news) = (self.stream, &mut self.holder_news);
         for _ in 0..POLLS_PER_CYCLE {
-            let taken = port.poll(&mut |inbound| match Message::decode(inbound.bytes) {
-                Ok(message) => {
-                    inbox.push(Inbound {
-                        message,
-                        files: std::mem::take(inbound.fds),
-                    });
+            let taken = port.poll(&mut |inbound| {
+                if inbound.stream == LogicalStream::Status {
+                    if let Some(holder) = Holder::of_status(inbound.bytes, stream) {
+                        *news = Some(holder);
+                    }
+                    return;
                 }
-                Err(_) => counters.count_undecodable(),
+                match Message::decode(inbound.bytes) {
+                    Ok(message) => {
+                        inbox.push(Inbound {
+                            message,
+                            files: std::mem::take(inbound.fds),
+                        });
+                    }
+                    Err(_) => counters.count_undecodable(),
+                }
             })?;
             if taken == 0 {
                 break;
             }
         }
         Ok(())
-    }
-
-    fn try_next(
-        &mut self,
-        now: MonoNanos,
-        mut rest: VecDeque<Candidate>,
-        mut tried: Tried,
-        events: &mut Vec<LinkEvent>,
-    ) {
-        while let Some(candidate) = rest.pop_front() {
-            match (self.ask(now, candidate), &self.key) {
-                // Drivers on Aeron may have no discovery, and a number needs none there.
-                (
-                    Ok(Asking {
-                        way,
-                        place: place @ Place::Aeron(_),
-                        ..
-                    }),
-                    &StreamKey::Id(stream),
-                ) => {
-                    self.state = State::Up(Up {
-                        way,
-                        place,
-                        rebase: None,
-                        volume: None,
-                    });
-                    events.push(LinkEvent::Up { stream });
-                    return;
-                }
-                (Ok(mut asking), _) => match asking.send() {
-                    Ok(()) => {
-                        self.state = State::Finding {
-                            tried,
-                            rest,
-                            asking,
-                        };
-                        return;
-                    }
-                    Err(dead) => tried.last = Some(lost(&dead)),
-                },
-                (Err(error), _) => tried.last = Some(error),
-            }
-        }
-        events.push(LinkEvent::Failed(self.nothing_found(tried)));
-    }
-
-    fn nothing_found(&self, tried: Tried) -> AttachError {
-        match tried.last {
-            // A driver that could not be used says more than one that did not have the stream.
-            Some(error) => error,
-            None if tried.asked.is_empty() => AttachError::NoDriver {
-                looked: tried.looked,
-            },
-            None => AttachError::NoSuchStream {
-                stream: self.key.to_string(),
-                places: tried.asked.join(", "),
-            },
-        }
-    }
-
-    fn ask(&mut self, now: MonoNanos, candidate: Candidate) -> Result<Asking, AttachError> {
-        self.next_request = self.next_request.wrapping_add(1);
-        let request_id = self.next_request;
-        let (way, place, volume) = match candidate {
-            Candidate::Socket { path, volume } => {
-                self.may_be_socket(&path)?;
-                let port = SocketClient::connect(&path).map_err(AttachError::connect)?;
-                (Way::Socket(port), Place::Socket(path), volume)
-            }
-            Candidate::Aeron { dir } => {
-                let way = AeronWay::open(&dir, &self.options.aeron)?;
-                (Way::Aeron(way), Place::Aeron(dir), None)
-            }
-        };
-        let (response_channel, response_stream_id) = match &place {
-            // spec: X-2-40
-            Place::Socket(_) => ("socket".to_owned(), 1),
-            // spec: DI-4.3-2
-            Place::Aeron(_) => self.options.aeron.answers(),
-        };
-        let (stream_id, data_source_name) = match &self.key {
-            StreamKey::Name(name) => (None, name.clone()),
-            StreamKey::Id(id) => (Some(*id), String::new()),
-        };
-        let request = Message::from(DiscoveryRequest {
-            request_id,
-            client_id: ClientId(0),
-            response_stream_id,
-            stream_id,
-            producer_id: None,
-            data_source_id: None,
-            tags: Vec::new(),
-            response_channel,
-            data_source_name,
-        });
-        let wait = u64::try_from(DISCOVERY_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
-        let give_up_at = now.saturating_add(wait);
-        Ok(Asking {
-            way,
-            place,
-            volume,
-            request_id,
-            unsent: Some(request.encode()),
-            give_up_at,
-        })
-    }
-
-    // spec: X-1-2 X-2-64
-    fn may_be_socket(&self, path: &Path) -> Result<(), AttachError> {
-        match self.options.needs {
-            NeedsAeron::Nothing => Ok(()),
-            NeedsAeron::Descriptors => Err(AttachError::DescriptorsNeedAeron {
-                socket: path.to_owned(),
-            }),
-            NeedsAeron::TraceIds => Err(AttachError::TraceNeedsAeron {
-                socket: path.to_owned(),
-            }),
-        }
-    }
-
-    fn on_answer(
-        &mut self,
-        now: MonoNanos,
-        response: &DiscoveryResponse,
-        asking: Asking,
-        mut tried: Tried,
-        rest: VecDeque<Candidate>,
-        events: &mut Vec<LinkEvent>,
-    ) {
-        let Asking {
-            way, place, volume, ..
-        } = asking;
-        let result = self.pick(response);
-        let stream = match (&self.key, result) {
-            (_, Some(result)) => result.stream_id,
-            // A stream that is not there yet may be created by the attach; the driver decides.
-            (StreamKey::Id(id), None) => *id,
-            (StreamKey::Name(_), None) => {
-                tried.asked.push(place.to_string());
-                self.try_next(now, rest, tried, events);
-                return;
-            }
-        };
-        let rebase = result
-            .and_then(|result| Rebase::announced_base(&result.tags))
-            .zip(volume.clone())
-            .map(|(announced, volume)| Rebase { announced, volume });
-        self.state = State::Up(Up {
-            way,
-            place,
-            rebase,
-            volume,
-        });
-        events.push(LinkEvent::Up { stream });
-    }
-
-    /// The result that is the stream asked for. Discovery grants nothing: it only says whom to ask.
-    // spec: DI-3-2 DI-5.2-8 DI-7-2
-    fn pick<'a>(&self, response: &'a DiscoveryResponse) -> Option<&'a DiscoveryResult> {
-        match response.status {
-            DiscoveryStatus::Ok => {}
-            DiscoveryStatus::NotFound | DiscoveryStatus::Error | DiscoveryStatus::Unknown(_) => {
-                return None;
-            }
-        }
-        response.results.iter().find(|result| {
-            let is_it = match &self.key {
-                StreamKey::Name(name) => result.data_source_name == *name,
-                StreamKey::Id(id) => result.stream_id == *id,
-            };
-            let has_driver =
-                !result.driver_control_channel.is_empty() && result.driver_control_stream_id != 0;
-            let fits = result
-                .payload_pools
-                .iter()
-                .all(|pool| pool.pool_nslots == result.header_nslots);
-            is_it && has_driver && fits
-        })
-    }
-}
-
-fn lost(dead: &Dead) -> AttachError {
-    AttachError::Lost {
-        text: dead.to_string(),
     }
 }

@@ -318,3 +318,20 @@ fn a_producer_killed_between_claim_and_commit_costs_nobody_anything() {
     });
     drop(load);
 }
+
+#[test]
+fn a_second_producer_is_told_whose_place_it_wants() {
+    // spec: X-2-52
+    let place = Place::new(Options::default());
+    let driver = Driver::start(&place);
+    let first = ChildProducer::start(&place.socket(), false);
+    first.wait_for("published");
+    let second = Producer::builder("camera")
+        .socket(place.socket())
+        .timeout(Duration::from_secs(2))
+        .build();
+    let words = second.expect_err("there is one already").to_string();
+    let holder = driver.stream(CAMERA)["producer"]["client_id"].clone();
+    let who = format!("that is client {holder} in process {}", first.child.id());
+    assert!(words.contains(&who), "{words}");
+}

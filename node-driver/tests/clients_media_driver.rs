@@ -615,3 +615,34 @@ fn a_media_driver_that_went_for_good_is_a_failure_with_its_directory() {
         }
     });
 }
+
+#[test]
+fn a_name_on_aeron_needs_an_epoch_and_the_error_says_so() {
+    // spec: DI-3-2
+    let place = Place::new(options("embedded"));
+    let _driver = Driver::start(&place);
+    let by_name = || {
+        Consumer::builder("radar")
+            .client_options(client(&place, Way::Aeron))
+            .timeout(PATIENCE)
+            .build()
+    };
+    match by_name() {
+        Err(BuildError::Attach(error)) => {
+            assert_eq!(error.reason(), "no_such_stream");
+            assert!(
+                error.to_string().contains("ask for it by number"),
+                "{error}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut producer = producer(&place, RADAR, Way::Aeron);
+    let mut consumer = by_name().expect("there is an epoch now");
+    wait_until("a frame", || {
+        producer.publish(b"x").expect("attached");
+        let frame = consumer.wait(Duration::from_millis(10)).expect("attached");
+        frame.map(drop).ok_or_else(String::new)
+    });
+    assert_eq!(consumer.stream().get(), RADAR);
+}

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use tensorpool_shm::{DropCounter, Start as CursorStart};
 use tensorpool_wire::{
-    Bool, ClientId, ConsumerConfig, ConsumerHello, Epoch, FrameProgress, LogicalStream, Message,
-    Mode, MonoNanos, QosConsumer, QosProducer, Seq, ShmPoolAnnounce, StreamId,
+    Bool, ClientId, ConsumerConfig, Epoch, FrameProgress, LogicalStream, Message, MonoNanos,
+    QosConsumer, QosProducer, Seq, ShmPoolAnnounce, StreamId,
 };
 
 use super::Now;
 use super::hearing::ConsumerStreams;
-use crate::consumer::{ConsumerShared, Notify, Start, committed};
+use super::wishes::ConsumerWishes;
+use crate::consumer::{ConsumerShared, committed};
 use crate::error::AttachError;
 use crate::handover::Handover;
 use crate::lease::{Grant, LeaseEnd};
@@ -24,21 +25,6 @@ use crate::watch::{EpochWatch, Overdue, Verdict};
 const PERIOD_NS: u64 = 1_000_000_000;
 /// How long a lease lasts of which the driver does not say it: three intervals of a second (D-4.4-1).
 const GRANTED_NS: u64 = 3_000_000_000;
-
-/// What the application wants of its frames.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ConsumerWishes {
-    pub(crate) start: Start,
-    /// Frames per second at most; 0: all.
-    pub(crate) max_rate_hz: u32,
-    pub(crate) progress: bool,
-    pub(crate) announce_period_ns: u64,
-    /// How frames are learned of; `None`: descriptors where there are any.
-    pub(crate) notify: Option<Notify>,
-    /// Stream ids that the consumer would like for itself; 0: none.
-    pub(crate) own_descriptors: u32,
-    pub(crate) own_control: u32,
-}
 
 /// The consumer's duty.
 #[derive(Debug)]
@@ -167,6 +153,10 @@ impl ConsumerDuty {
 
     pub(super) fn fail(&self, error: AttachError) {
         self.handover.fail(error);
+    }
+
+    pub(super) fn amend(&self, error: AttachError) {
+        self.handover.amend(error);
     }
 
     pub(super) fn set_deadline(&self, deadline: Option<MonoNanos>) {
@@ -355,41 +345,9 @@ impl ConsumerDuty {
     fn tell(&mut self, now: Now, link: &mut Link) {
         let Some(held) = &mut self.held else { return };
         held.due = now.mono.saturating_add(PERIOD_NS);
-        let is_limited = self.wishes.max_rate_hz > 0;
-        let mode = if is_limited {
-            Mode::RateLimited
-        } else {
-            Mode::Stream
-        };
-        let own = |stream: u32| {
-            // spec: W-10.1.2-2: never a channel without an id, and no streams on a socket.
-            let has_any = stream != 0 && link.has_descriptors();
-            if has_any {
-                ("aeron:ipc".to_owned(), stream)
-            } else {
-                (String::new(), 0)
-            }
-        };
-        let (descriptors, control) = (
-            own(self.wishes.own_descriptors),
-            own(self.wishes.own_control),
-        );
-        let hello = ConsumerHello {
-            stream_id: held.stream,
-            consumer_id: held.client,
-            supports_shm: Bool::True,
-            supports_progress: self.wishes.progress.into(),
-            mode,
-            max_rate_hz: self.wishes.max_rate_hz.min(65_535),
-            expected_layout_version: 1,
-            progress_interval_us: None,
-            progress_bytes_delta: None,
-            progress_major_delta_units: None,
-            descriptor_stream_id: descriptors.1,
-            control_stream_id: control.1,
-            descriptor_channel: descriptors.0,
-            control_channel: control.0,
-        };
+        let hello = self
+            .wishes
+            .hello(held.stream, held.client, link.has_descriptors());
         let stats = self.shared.counters.snapshot(0);
         let qos = QosConsumer {
             stream_id: held.stream,
@@ -403,7 +361,7 @@ impl ConsumerDuty {
                 .saturating_sub(1)),
             drops_gap: stats.counted(DropCounter::Gap),
             drops_late: stats.counted(DropCounter::Late),
-            mode,
+            mode: hello.mode,
         };
         // Both are repeated each second, so a lost one is no loss.
         link.tell(LogicalStream::Control, hello);

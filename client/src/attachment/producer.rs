@@ -127,6 +127,10 @@ impl ProducerDuty {
         self.handover.fail(error);
     }
 
+    pub(super) fn amend(&self, error: AttachError) {
+        self.handover.amend(error);
+    }
+
     pub(super) fn on_link_up(&mut self, link: &mut Link) {
         let (channel, stream) = link.descriptor_endpoint();
         match link.publication(&channel, stream) {

@@ -247,6 +247,7 @@ fn a_consumer_that_is_sent_elsewhere_says_where_and_that_it_cannot() {
     });
 }
 
+// spec: X-2-52
 #[test]
 fn a_second_producer_is_told_who_is_in_the_way_and_what_to_do() {
     let peer = Peer::start();
@@ -257,7 +258,12 @@ fn a_second_producer_is_told_who_is_in_the_way_and_what_to_do() {
         .build();
     let error = second.expect_err("there is one already").to_string();
     assert!(error.contains("producer already attached"), "{error}");
-    assert!(error.contains("stop the other one"), "{error}");
+    let client = peer.with(|state| state.lease_of(Role::Producer).unwrap().1.client);
+    let who = format!(
+        "that is client {client} in process {}: stop it",
+        std::process::id()
+    );
+    assert!(error.contains(&who), "{error}");
 }
 
 // spec: DI-3-2 DI-4.3-2 DI-7-2

@@ -352,7 +352,13 @@ impl State {
         };
         let mut messages = Vec::new();
         let mut closed = Vec::new();
+        let mut asked = Vec::new();
         let polled = server.poll(now(), &mut |inbound| match inbound {
+            Inbound::Message {
+                origin: Origin::Socket { connection },
+                stream: LogicalStream::Status,
+                ..
+            } => asked.push(connection),
             Inbound::Message { origin, bytes, .. } => {
                 let connection = match origin {
                     Origin::Socket { connection } => connection,
@@ -370,6 +376,9 @@ impl State {
         for (connection, message) in messages {
             self.on_message(connection, message);
         }
+        for connection in asked {
+            self.tell_status(connection);
+        }
         for connection in closed {
             let gone: Vec<_> = self
                 .leases
@@ -380,6 +389,28 @@ impl State {
             for id in gone {
                 self.end(id, LeaseRevokeReason::Expired, "connection closed");
             }
+        }
+    }
+
+    /// As much of the driver's status as clients look at.
+    fn tell_status(&mut self, to: ConnectionId) {
+        let producer = self.lease_of(Role::Producer).map_or_else(
+            || "null".to_owned(),
+            |(_, lease)| {
+                let pid = std::process::id();
+                format!(r#"{{"client_id":{},"pid":"{pid}"}}"#, lease.client)
+            },
+        );
+        let document = format!(r#"{{"stream_id":{STREAM},"producer":{producer}}}"#);
+        for bytes in [document.as_bytes(), br#"{"end":true}"#] {
+            let outbound = Outbound {
+                to: Destination::Connection(to),
+                stream: LogicalStream::Status,
+                bytes,
+                coalesce: Coalesce::Never,
+                fds: &[],
+            };
+            let _ = self.server.as_mut().unwrap().send(&outbound);
         }
     }
 
