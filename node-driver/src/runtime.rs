@@ -194,6 +194,10 @@ impl Runtime {
         self.outlook = Outlook {
             goes_on: self.stopping || !emptied || !self.inner_events.is_empty(),
             worked: work > 0,
+            quiet_cycles: match work {
+                0 => self.outlook.quiet_cycles.saturating_add(1),
+                _ => 0,
+            },
             awaited: awaited || !self.answers.is_empty() || !self.files.is_idle(),
             has_socket: self.socket.is_some(),
             has_aeron: self.aeron.is_some(),

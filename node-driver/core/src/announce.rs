@@ -1,10 +1,6 @@
 //! Announces: once per period for every epoch that holds, and at once for a new one.
 
-use std::collections::BTreeSet;
-
-use tensorpool_wire::{
-    ClientId, ClockDomain, ConnectionId, LogicalStream, MonoNanos, ShmPoolAnnounce, StreamId,
-};
+use tensorpool_wire::{ClientId, ClockDomain, LogicalStream, MonoNanos, ShmPoolAnnounce, StreamId};
 
 use crate::action::{Action, EpochKey, To};
 use crate::deadline::Due;
@@ -51,10 +47,12 @@ impl Driver {
     /// Refreshes the activity of the announced epoch's regions and announces it on both ways.
     // spec: W-7.1-4, D-3-2, D-8-2
     pub(crate) fn announce(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        let connections: BTreeSet<ConnectionId> = self
-            .consumer_sockets(id)
-            .chain(self.producer_socket(id))
-            .collect();
+        let mut connections = self.consumer_sockets(id);
+        if let Some(producer) = self.producer_socket(id)
+            && let Err(place) = connections.binary_search(&producer)
+        {
+            connections.insert(place, producer);
+        }
         let Some((key, message)) = self.announce_message(id) else {
             return;
         };
@@ -64,7 +62,7 @@ impl Driver {
         out.push(Action::RefreshActivity { key });
         let to = To::All {
             aeron: true,
-            connections: connections.into_iter().collect(),
+            connections,
         };
         send(out, to, LogicalStream::Announce, message);
     }

@@ -67,7 +67,7 @@ impl Driver {
         let leases: Vec<LeaseId> = stream
             .producer
             .iter()
-            .chain(&stream.consumers)
+            .chain(stream.consumers.keys())
             .copied()
             .collect();
         for lease in leases {

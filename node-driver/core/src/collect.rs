@@ -23,7 +23,7 @@ impl Driver {
             .map(|current| current.epoch);
         let leased: Vec<Epoch> = stream
             .into_iter()
-            .flat_map(|stream| stream.producer.iter().chain(&stream.consumers))
+            .flat_map(|stream| stream.producer.iter().chain(stream.consumers.keys()))
             .filter_map(|lease| Some(self.leases.get(*lease)?.epoch))
             .collect();
         // Of a stream that is not served here nothing is kept.

@@ -80,7 +80,7 @@ impl Driver {
         match role {
             LeaseRole::Producer => stream.producer = Some(lease),
             LeaseRole::Consumer => {
-                stream.consumers.insert(lease);
+                stream.consumers.insert(lease, connection);
             }
         }
         self.answer_ok(lease, correlation, out);
@@ -334,11 +334,12 @@ impl Driver {
     /// with consumers on Aeron), and the held subscription (Aeron producer with consumers on sockets).
     // spec: X-1-6, X-2-58
     pub(crate) fn update_ways(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        let has_socket_consumer = self.consumer_sockets(id).next().is_some();
-        let has_aeron_consumer = self.has_aeron_consumer(id);
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
+        let has_socket_consumer = stream.consumers.values().any(Option::is_some);
+        // Nobody else on Aeron could map what descriptors name.
+        let has_aeron_consumer = stream.consumers.values().any(Option::is_none);
         let producer = stream
             .producer
             .and_then(|lease| self.leases.get(lease))
@@ -367,22 +368,14 @@ impl Driver {
         }
     }
 
-    /// The connections of a stream's consumers, in ascending order of their leases.
-    pub(crate) fn consumer_sockets(&self, id: StreamId) -> impl Iterator<Item = ConnectionId> {
-        self.streams
-            .get(&id)
-            .into_iter()
-            .flat_map(|stream| &stream.consumers)
-            .filter_map(|lease| self.leases.get(*lease)?.asker.connection())
-    }
-
-    /// Whether a consumer on Aeron holds a lease: nobody else there could map what descriptors name.
-    fn has_aeron_consumer(&self, id: StreamId) -> bool {
+    /// The connections of a stream's consumers, each once, in ascending order.
+    pub(crate) fn consumer_sockets(&self, id: StreamId) -> Vec<ConnectionId> {
         let consumers = self.streams.get(&id).map(|stream| &stream.consumers);
-        consumers.into_iter().flatten().any(|lease| {
-            let lease = self.leases.get(*lease);
-            lease.is_some_and(|lease| lease.asker.connection().is_none())
-        })
+        let consumers = consumers.into_iter().flat_map(|all| all.values());
+        let mut sockets: Vec<ConnectionId> = consumers.filter_map(|socket| *socket).collect();
+        sockets.sort_unstable();
+        sockets.dedup();
+        sockets
     }
 
     /// The connection of a stream's producer, if it is on a socket.

@@ -216,7 +216,7 @@ impl Driver {
             let stream = stream.unwrap_or_else(|| panic!("lease {id} has a stream"));
             let is_member = match lease.asker.role {
                 LeaseRole::Producer => stream.producer == Some(id),
-                LeaseRole::Consumer => stream.consumers.contains(&id),
+                LeaseRole::Consumer => stream.consumers.get(&id) == Some(&lease.asker.connection()),
             };
             assert!(is_member, "its stream knows lease {id}");
             assert!(

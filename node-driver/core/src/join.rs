@@ -183,8 +183,7 @@ impl Driver {
         out: &mut Vec<Action>,
     ) {
         let aeron = matches!(origin, Origin::Socket { .. });
-        let sockets: std::collections::BTreeSet<_> = self.consumer_sockets(id).collect();
-        if let Some(to) = Self::audience(aeron, sockets.into_iter().collect()) {
+        if let Some(to) = Self::audience(aeron, self.consumer_sockets(id)) {
             bump(&mut self.counters.forwarded, message.name());
             send(out, to, stream, message);
         }

@@ -63,7 +63,7 @@ impl Driver {
             .map(|lease| self.producer_status(stream, lease));
         let consumers = stream
             .consumers
-            .iter()
+            .keys()
             .filter_map(|lease| self.leases.get(*lease))
             .map(|lease| self.consumer_status(lease))
             .collect();

@@ -1,8 +1,10 @@
 //! One stream: its layout, the phase of its memory, and who holds it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use tensorpool_wire::{DataSourceAnnounce, DataSourceMeta, Epoch, LeaseId, MonoNanos};
+use tensorpool_wire::{
+    ConnectionId, DataSourceAnnounce, DataSourceMeta, Epoch, LeaseId, MonoNanos,
+};
 
 use crate::action::{EpochCause, EpochKey};
 use crate::event::OpId;
@@ -23,7 +25,8 @@ pub(crate) struct Stream {
     pub(crate) dynamic: bool,
     pub(crate) phase: Phase,
     pub(crate) producer: Option<LeaseId>,
-    pub(crate) consumers: BTreeSet<LeaseId>,
+    /// Their leases, each with its connection; `None` for one on Aeron.
+    pub(crate) consumers: BTreeMap<LeaseId, Option<ConnectionId>>,
     /// Why the last attempt to make an epoch failed, until one succeeds.
     pub(crate) last_error: Option<String>,
     /// Its entry in the queue of announces.
@@ -156,7 +159,7 @@ impl Stream {
             dynamic,
             phase: Phase::Absent,
             producer: None,
-            consumers: BTreeSet::new(),
+            consumers: BTreeMap::new(),
             last_error: None,
             announce_due: None,
             collect_due: None,

@@ -18,8 +18,10 @@ const SHORT_NS: u64 = 1_000_000;
 /// To gather what nobody waits for; between looks at Aeron, which wakes nobody. Whatever is due may
 /// be late by as much.
 const GATHER_NS: u64 = 4_000_000;
-/// Where everything that cannot wait ends the sleep.
+/// Where everything that cannot wait ends the sleep, or nothing has happened for a while.
 const LONG_NS: u64 = 10_000_000;
+/// So many cycles without anything to do are a while: a quarter of a second.
+const QUIET_CYCLES: u32 = 64;
 
 /// What a cycle left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) struct Outlook {
     pub(super) goes_on: bool,
     /// Something was done.
     pub(super) worked: bool,
+    /// Cycles since something was done.
+    pub(super) quiet_cycles: u32,
     /// Somebody waits for what was done, or for what the file worker does.
     pub(super) awaited: bool,
     pub(super) has_socket: bool,
@@ -62,7 +66,7 @@ impl Outlook {
         }
         let longest = if self.awaited || self.holds_descriptors {
             SHORT_NS
-        } else if self.worked || self.has_aeron || !self.has_socket {
+        } else if self.worked || (self.must_look() && self.quiet_cycles < QUIET_CYCLES) {
             GATHER_NS
         } else {
             LONG_NS
@@ -73,6 +77,11 @@ impl Outlook {
             // would do nothing else.
             wakes: !self.worked,
         })
+    }
+
+    /// Whether there is a way in that does not end a sleep.
+    const fn must_look(&self) -> bool {
+        self.has_aeron || !self.has_socket
     }
 }
 

@@ -6,6 +6,7 @@ const MS: u64 = 1_000_000;
 const QUIET: Outlook = Outlook {
     goes_on: false,
     worked: false,
+    quiet_cycles: 0,
     awaited: false,
     has_socket: true,
     has_aeron: true,
@@ -57,23 +58,26 @@ fn what_nobody_waits_for_is_gathered_and_what_somebody_waits_for_is_not() {
 }
 
 #[test]
-fn a_quiet_driver_wakes_for_the_socket_at_once_and_looks_at_aeron_every_four_milliseconds() {
+fn a_quiet_driver_wakes_for_the_socket_at_once_and_looks_at_aeron_ever_less_often() {
     let with_aeron = Rest {
         nanos: 4 * MS,
         wakes: true,
     };
     assert_eq!(rest(QUIET), with_aeron);
+    let long = Rest {
+        nanos: 10 * MS,
+        wakes: true,
+    };
     let alone = Outlook {
         has_aeron: false,
         ..QUIET
     };
-    assert_eq!(
-        rest(alone),
-        Rest {
-            nanos: 10 * MS,
-            wakes: true
-        }
-    );
+    assert_eq!(rest(alone), long);
+    let for_a_while = Outlook {
+        quiet_cycles: 64,
+        ..QUIET
+    };
+    assert_eq!(rest(for_a_while), long);
 }
 
 #[test]

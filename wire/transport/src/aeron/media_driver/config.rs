@@ -66,7 +66,7 @@ impl MediaDriverConfig {
             dir: dir.into(),
             threading: Threading::default(),
             idle: Idle::default(),
-            longest_nap: Duration::from_millis(5),
+            longest_nap: Duration::from_millis(10),
             timer_interval: Duration::from_millis(10),
             client_liveness: Duration::from_secs(4),
             publication_unblock: Duration::from_millis(4500),

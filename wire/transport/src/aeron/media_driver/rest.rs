@@ -74,7 +74,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const INTERVAL: Duration = Duration::from_millis(10);
-    const LONGEST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_millis(10);
 
     /// One round at a time, for so long: what a library with a timer and `traffic` would see.
     fn naps(
@@ -105,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_media_driver_wakes_three_times_a_tick_at_most() {
+    fn a_quiet_media_driver_wakes_twice_a_tick_at_most() {
         let mut rest = Rest::new(LONGEST, INTERVAL);
         let mut now = MS;
         naps(&mut rest, &mut now, MS * 50, |_| 0);
         let quiet = naps(&mut rest, &mut now, MS * 1_000, |_| 0);
-        assert!(quiet.len() <= 300, "{} naps in a second", quiet.len());
+        assert!(quiet.len() <= 200, "{} naps in a second", quiet.len());
         assert!(quiet.iter().all(|nap| *nap <= LONGEST));
     }
 
