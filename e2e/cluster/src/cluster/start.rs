@@ -4,7 +4,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{ClusterError, Options};
@@ -103,9 +104,12 @@ impl<'a> Start<'a> {
             }
             Wanted::Whole(programs) => self.spawn_whole(programs, &state.extent)?,
         };
-        state.process = Some(self.first_process(&mut child, &state.extent)?);
+        let process = self.first_process(&mut child, &state.extent);
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        collect(child);
+        state.process = Some(process?);
         self.save(&state)?;
-        state.kubeconfig = Some(self.follow(&mut child)?);
+        state.kubeconfig = Some(self.follow(stdin, stdout)?);
         self.save(&state)
     }
 
@@ -193,22 +197,25 @@ impl<'a> Start<'a> {
             if let Some(process) = found {
                 return Ok(process);
             }
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
-        Err(self.failed("its first process ended at once"))
+        // It has ended, or it hangs.
+        drop(child.kill());
+        Err(self.failed("its first process did not start"))
     }
 
     /// Lets the first process begin, and tells what it tells.
-    fn follow(&self, child: &mut Child) -> Result<PathBuf, ClusterError> {
+    fn follow(
+        &self,
+        stdin: Option<ChildStdin>,
+        stdout: Option<ChildStdout>,
+    ) -> Result<PathBuf, ClusterError> {
         let started = Instant::now();
-        let begun = child
-            .stdin
-            .take()
-            .map(|mut stdin| stdin.write_all(b"begin\n"));
+        let begun = stdin.map(|mut stdin| stdin.write_all(b"begin\n"));
         if !matches!(begun, Some(Ok(()))) {
             return Err(self.failed("its first process did not listen"));
         }
-        let said = child.stdout.take().into_iter();
+        let said = stdout.into_iter();
         for line in said.flat_map(|stdout| BufReader::new(stdout).lines()) {
             let Ok(line) = line else { break };
             match serde_json::from_str(&line) {
@@ -236,6 +243,12 @@ impl<'a> Start<'a> {
             logs,
         }
     }
+}
+
+/// Waits for the process when it ends, whenever that is: one that nobody waits for keeps the control
+/// groups that it was in.
+fn collect(mut child: Child) {
+    thread::spawn(move || child.wait());
 }
 
 fn all_programs(

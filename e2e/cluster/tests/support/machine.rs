@@ -81,7 +81,7 @@ impl Machine {
         let pages = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
         let pages = fs::read_to_string(pages).expect("root reads the pool");
         Self {
-            mounts: lines("/proc/self/mountinfo"),
+            mounts: mounts(),
             links: fs::read_dir("/sys/class/net")
                 .expect("links are listed")
                 .flatten()
@@ -134,6 +134,17 @@ fn same(what: &str, before: &BTreeSet<String>, after: &BTreeSet<String>) {
         appeared.is_empty() && vanished.is_empty(),
         "{what} that appeared: {appeared:#?}\n{what} that vanished: {vanished:#?}"
     );
+}
+
+/// Mounts, but for those of other tests, which live in the temporary directory.
+fn mounts() -> BTreeSet<String> {
+    let temporary = std::env::temp_dir();
+    let mut mounts = lines("/proc/self/mountinfo");
+    mounts.retain(|line| {
+        let target = line.split(' ').nth(4).unwrap_or_default();
+        !Path::new(target).starts_with(&temporary)
+    });
+    mounts
 }
 
 fn lines(file: &str) -> BTreeSet<String> {

@@ -60,7 +60,7 @@ impl TestCluster {
         });
         let cluster = match Cluster::up(&options, &progress) {
             Ok(cluster) => cluster,
-            Err(error) => panic!("{error}"),
+            Err(error) => panic!("{}", in_full(&error)),
         };
         let told = told.lock().expect("nobody panics with it").clone();
         let is_down = false;
@@ -77,7 +77,10 @@ impl TestCluster {
     /// Takes it down; whether it was up.
     pub(crate) fn down(mut self) -> bool {
         self.is_down = true;
-        Cluster::down(&self.options.name, &self.options.program).expect("it goes down")
+        match Cluster::down(&self.options.name, &self.options.program) {
+            Ok(was_up) => was_up,
+            Err(error) => panic!("{}", in_full(&error)),
+        }
     }
 
     /// Where its files are.
@@ -128,9 +131,15 @@ impl Drop for TestCluster {
             tell_what_runs(&self.cluster);
         }
         if let Err(error) = Cluster::down(&self.options.name, &self.options.program) {
-            eprintln!("the cluster of a failed test stays: {error}");
+            eprintln!("the cluster of a failed test stays: {}", in_full(&error));
         }
     }
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// For the one who reads a failed test.
@@ -158,12 +167,14 @@ pub(crate) fn load_probe_image(cluster: &Cluster) {
     let applets = [
         "cat",
         "fallocate",
+        "grep",
         "hostname",
         "httpd",
+        "nc",
         "sh",
         "sleep",
+        "tail",
         "timeout",
-        "wget",
     ];
     let links: Vec<(String, &str)> = applets
         .iter()
