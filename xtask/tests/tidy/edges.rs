@@ -16,7 +16,7 @@ const CRDS: &str = "tensorpool-crds";
 
 /// Package, the packages of this workspace that its normal dependencies may name, and other
 /// crates that it must never see. `docs/architecture.md` has the reasons.
-const EDGES: [(&str, &[&str], &[&str]); 10] = [
+const EDGES: [(&str, &[&str], &[&str]); 11] = [
     (
         WIRE,
         &[],
@@ -43,6 +43,7 @@ const EDGES: [(&str, &[&str], &[&str]); 10] = [
     (NODE_DRIVER, &[CORE, WIRE, TRANSPORT, SHM, CRDS], &[]),
     (CLIENT, &[WIRE, SHM, TRANSPORT], &["kube"]),
     (CRDS, &[], &["tokio", "hyper"]),
+    ("tensorpool-operator", &[CRDS], &["rusteron-client"]),
     (
         "tensorpool-e2e",
         &[WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE, CRDS],

@@ -1,0 +1,10 @@
+//! What the operator decides. `build.rs` beside this file has builders for the nouns.
+
+mod admission;
+mod build;
+mod deletion;
+mod history;
+mod nodes;
+mod numbers;
+mod quotas;
+mod words;
