@@ -237,6 +237,33 @@ fn media_driver_keeps_a_healthy_consumer_whole_beside_a_stopped_a_killed_and_a_d
     );
 }
 
+/// How far the promise reaches on this machine: the same with ever higher rates, two seconds each.
+/// `cargo test --release -p tensorpool-transport --all-features --test aeron_slow_consumers --
+/// --ignored --nocapture rate` prints it; docs/performance.md has the numbers.
+#[test]
+#[ignore = "a measurement for an idle machine"]
+fn media_driver_carries_a_healthy_consumer_up_to_this_rate() {
+    let promised = MediaDriverConfig::new("").lossless_rate(16 * 1024 * 1024, 48);
+    println!("per second | offered | refused | not received by the healthy one");
+    let mut lossless = 0;
+    for quarters in [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32] {
+        let rate = promised * quarters / 4;
+        let count = (2 * rate).max(3 * WINDOW);
+        let (published, seen) = run(Pace::Even { count, rate });
+        let lost = published.offered - seen.received;
+        println!(
+            "{rate} | {} | {} | {lost}",
+            published.offered, published.refused
+        );
+        if lost > 0 {
+            break;
+        }
+        lossless = rate;
+    }
+    println!("lossless up to {lossless} per second, {promised} are promised");
+    assert!(lossless > 0, "nothing at all got through");
+}
+
 #[test]
 fn media_driver_goes_on_above_the_promised_rate_and_every_loss_is_counted() {
     let (published, seen) = run(Pace::Flat(Duration::from_secs(3)));
