@@ -91,7 +91,10 @@ pub struct Consumer {
     /// Nanoseconds between two delivered frames at least; 0: all.
     min_gap_ns: u64,
     last_delivered: Option<MonoNanos>,
-    found: Option<Found>,
+    /// Of the frame that was found last.
+    trace: Option<TraceId>,
+    /// A frame other than the last that was parsed.
+    kept: Option<Found>,
     shared: Arc<ConsumerShared>,
     handle: AttachmentHandle,
 }
@@ -125,7 +128,8 @@ impl Consumer {
                 .checked_div(u64::from(max_rate_hz))
                 .unwrap_or(0),
             last_delivered: None,
-            found: None,
+            trace: None,
+            kept: None,
             shared,
             handle,
         }
@@ -170,11 +174,11 @@ impl Consumer {
                     if newest.is_some() {
                         self.shared.counters.leave_out(DropReason::PassedOver);
                     }
-                    newest = self.found;
+                    newest = self.found();
                 }
-                // The last look may have left a frame here that it dropped.
-                self.found = newest;
-                newest.is_some()
+                // The last look may have dropped a frame that it had parsed.
+                self.kept = newest;
+                return Ok(self.frame_kept());
             }
         };
         Ok(self.frame_if(is_there))
@@ -214,17 +218,16 @@ impl Consumer {
     // spec: W-10.2.2-2 W-10.2.2-3 W-10.2.2-4
     pub fn prefix(&mut self, progress: &FrameProgress) -> Result<Option<Frame<'_>>, PollError> {
         self.switch_if_changed()?;
-        let mut is_there = false;
+        self.kept = None;
         if let Some(reading) = &mut self.reading
             && reading.mapped.regions.layout().epoch() == progress.epoch
             && let Ok(snapshot) = reading.mapped.regions.read(progress.seq)
             && let Ok(slot) = reading.mapped.regions.parse(&snapshot)
             && progress.payload_bytes_filled <= u64::from(slot.values_len_bytes)
         {
-            self.found = Some(Found { slot, trace: None });
-            is_there = true;
+            self.kept = Some(Found { slot, trace: None });
         }
-        Ok(self.frame_if(is_there))
+        Ok(self.frame_kept())
     }
 
     /// The stream's number; 0 until the first attach where it was asked for by name.
@@ -250,11 +253,26 @@ impl Consumer {
         if !is_there {
             return None;
         }
-        let (reading, found) = (self.reading.as_ref()?, self.found.as_ref()?);
-        Some(Frame::new(&reading.mapped, &self.shared, found))
+        let reading = self.reading.as_ref()?;
+        let slot = reading.parser.last()?;
+        Some(Frame::new(&reading.mapped, &self.shared, slot, self.trace))
     }
 
-    /// Whether there is a frame, which is then in `found`.
+    fn frame_kept(&self) -> Option<Frame<'_>> {
+        let (reading, kept) = (self.reading.as_ref()?, self.kept.as_ref()?);
+        let Found { slot, trace } = kept;
+        Some(Frame::new(&reading.mapped, &self.shared, slot, *trace))
+    }
+
+    /// The frame that a look has just found.
+    fn found(&self) -> Option<Found> {
+        let slot = *self.reading.as_ref()?.parser.last()?;
+        let trace = self.trace;
+        Some(Found { slot, trace })
+    }
+
+    /// Whether there is a frame, which is then the last that was parsed. It is lent from there: a
+    /// copy of what was just written would have to wait for it.
     #[inline]
     fn look(&mut self) -> Result<bool, PollError> {
         self.switch_if_changed()?;
@@ -303,7 +321,10 @@ impl Consumer {
             .poll_frame(&mut reading.cursor, &mut reading.parser);
         match look {
             Ok(Look::Empty) => Looked::Nothing,
-            Ok(Look::Frame(parsed)) => check(&self.shared, parsed, None, &mut self.found),
+            Ok(Look::Frame(parsed)) => {
+                self.trace = None;
+                check(&self.shared, parsed)
+            }
             Ok(Look::Skipped(skip)) => {
                 self.shared.counters.drop_frames(skip.into(), skip.lost());
                 self.shared
@@ -331,7 +352,8 @@ impl Consumer {
             (Ok(_), None) => Looked::Dropped,
             (Ok(_), Some(descriptor)) => {
                 let passage = &mut self.passage;
-                follow(&self.shared, reading, passage, &descriptor, &mut self.found)
+                self.trace = descriptor.trace_id;
+                follow(&self.shared, reading, passage, &descriptor)
             }
         }
     }
@@ -344,10 +366,8 @@ impl Consumer {
         if self.min_gap_ns == 0 {
             return false;
         }
-        let captured = self
-            .found
-            .as_ref()
-            .and_then(|found| found.slot.timestamp_ns);
+        let found = self.reading.as_ref().and_then(|found| found.parser.last());
+        let captured = found.and_then(|slot| slot.timestamp_ns);
         let now = captured.unwrap_or_else(mono_now);
         if self
             .last_delivered
@@ -424,12 +444,7 @@ enum Looked {
 
 /// Takes a parsed slot as a frame, or counts why not.
 #[inline]
-fn check(
-    shared: &ConsumerShared,
-    parsed: Result<&Slot, SlotReject>,
-    trace: Option<TraceId>,
-    into: &mut Option<Found>,
-) -> Looked {
+fn check(shared: &ConsumerShared, parsed: Result<&Slot, SlotReject>) -> Looked {
     match parsed {
         Ok(slot) => {
             bump(&shared.counters.delivered, 1);
@@ -437,7 +452,6 @@ fn check(
                 .counters
                 .seen
                 .store(slot.seq.get() + 1, Ordering::Relaxed);
-            *into = Some(Found { slot: *slot, trace });
             Looked::Found
         }
         Err(reject) => {

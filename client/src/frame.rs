@@ -22,7 +22,8 @@ use crate::metadata::Metadata;
 pub struct Frame<'a> {
     mapped: &'a Arc<Mapped>,
     shared: &'a Arc<ConsumerShared>,
-    found: &'a Found,
+    slot: &'a Slot,
+    trace: Option<TraceId>,
 }
 
 /// A frame that keeps its memory mapped. It does not keep the producer from overwriting it.
@@ -47,7 +48,8 @@ impl HeldFrame {
         Frame {
             mapped: &self.mapped,
             shared: &self.shared,
-            found: &self.found,
+            slot: &self.found.slot,
+            trace: self.found.trace,
         }
     }
 }
@@ -57,19 +59,21 @@ impl<'a> Frame<'a> {
     pub(crate) const fn new(
         mapped: &'a Arc<Mapped>,
         shared: &'a Arc<ConsumerShared>,
-        found: &'a Found,
+        slot: &'a Slot,
+        trace: Option<TraceId>,
     ) -> Self {
         Self {
             mapped,
             shared,
-            found,
+            slot,
+            trace,
         }
     }
 
     /// The frame's number in its epoch.
     #[must_use]
     pub const fn seq(&self) -> Seq {
-        self.found.slot.seq
+        self.slot.seq
     }
 
     /// The epoch that the frame belongs to.
@@ -81,31 +85,31 @@ impl<'a> Frame<'a> {
     /// Element type, shape, strides and order, all checked.
     #[must_use]
     pub const fn tensor(&self) -> &'a Tensor {
-        &self.found.slot.tensor
+        &self.slot.tensor
     }
 
     /// Element type.
     #[must_use]
     pub const fn dtype(&self) -> Dtype {
-        self.found.slot.tensor.dtype()
+        self.slot.tensor.dtype()
     }
 
     /// Elements per dimension; 1 to 8 numbers.
     #[must_use]
     pub fn shape(&self) -> &'a [u32] {
-        self.found.slot.tensor.shape()
+        self.slot.tensor.shape()
     }
 
     /// Bytes from one element to the next, per dimension.
     #[must_use]
     pub fn strides(&self) -> &'a [u32] {
-        self.found.slot.tensor.strides()
+        self.slot.tensor.strides()
     }
 
     /// Which dimension lies closest together.
     #[must_use]
     pub const fn major_order(&self) -> MajorOrder {
-        self.found.slot.tensor.major_order()
+        self.slot.tensor.major_order()
     }
 
     /// When the frame was captured, `CLOCK_MONOTONIC` unless the producer says otherwise. This is the
@@ -113,33 +117,33 @@ impl<'a> Frame<'a> {
     // spec: W-10.2.1-9
     #[must_use]
     pub const fn timestamp_ns(&self) -> Option<MonoNanos> {
-        self.found.slot.timestamp_ns
+        self.slot.timestamp_ns
     }
 
     /// Version of the description that belongs to the frame, if the producer gave one.
     #[must_use]
     pub const fn meta_version(&self) -> Option<u32> {
-        self.found.slot.meta_version
+        self.slot.meta_version
     }
 
     /// The description of that version, if it has arrived and is still the latest.
     #[must_use]
     pub fn metadata(&self) -> Option<Arc<Metadata>> {
         let latest = self.shared.metadata.get();
-        (Some(latest.version) == self.found.slot.meta_version).then_some(latest)
+        (Some(latest.version) == self.slot.meta_version).then_some(latest)
     }
 
     /// The trace id of the descriptor. `None` for frames learned of from the ring: trace ids are not
     /// in the slot (X-2-64).
     #[must_use]
     pub const fn trace_id(&self) -> Option<TraceId> {
-        self.found.trace
+        self.trace
     }
 
     /// The pool that holds the payload.
     #[must_use]
     pub const fn pool(&self) -> PoolId {
-        self.found.slot.pool_id
+        self.slot.pool_id
     }
 
     /// The payload in place: a raw pointer and a length, 64-byte aligned, never page-aligned.
@@ -151,14 +155,14 @@ impl<'a> Frame<'a> {
     pub fn bytes(&self) -> PayloadView<'a> {
         self.mapped
             .regions
-            .payload(&self.found.slot)
+            .payload(self.slot)
             .expect("the slot was checked against this mapping's pools before it became a frame")
     }
 
     /// Bytes of the payload.
     #[must_use]
     pub const fn len_bytes(&self) -> u32 {
-        self.found.slot.values_len_bytes
+        self.slot.values_len_bytes
     }
 
     /// Copies the payload into `to`, which has exactly its length, and makes sure that every byte is
@@ -197,7 +201,7 @@ impl<'a> Frame<'a> {
     pub fn still_valid(&self) -> bool {
         !self.shared.guard.is_forked_child()
             && !self.mapped.life.is_over()
-            && self.mapped.regions.is_still(self.found.slot.seq)
+            && self.mapped.regions.is_still(self.slot.seq)
     }
 
     /// How many more frames the producer can begin before it takes this one's slot; 0 when it has.
@@ -205,9 +209,7 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn frames_until_overwrite(&self) -> u64 {
         if self.still_valid() {
-            self.mapped
-                .regions
-                .frames_until_overwrite(self.found.slot.seq)
+            self.mapped.regions.frames_until_overwrite(self.slot.seq)
         } else {
             0
         }
@@ -219,7 +221,10 @@ impl<'a> Frame<'a> {
         HeldFrame {
             mapped: Arc::clone(self.mapped),
             shared: Arc::clone(self.shared),
-            found: *self.found,
+            found: Found {
+                slot: *self.slot,
+                trace: self.trace,
+            },
         }
     }
 }

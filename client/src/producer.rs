@@ -109,6 +109,7 @@ impl Producer {
     /// # Errors
     /// [`ClaimError`]; nothing was written. Never waits.
     // spec: W-9-3 W-9-4 W-15.4-1 D-4.9-10
+    #[inline]
     pub fn claim(&mut self, tensor: &TensorSpec) -> Result<SlotClaim<'_>, ClaimError> {
         self.begin(tensor)
     }
@@ -117,6 +118,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was published.
+    #[inline]
     pub fn publish_tensor(&mut self, tensor: &TensorSpec, bytes: &[u8]) -> Result<Seq, ClaimError> {
         if u32::try_from(bytes.len()) != Ok(tensor.len_bytes()) {
             let (expected_bytes, found_bytes) = (tensor.len_bytes(), bytes.len());
@@ -140,6 +142,7 @@ impl Producer {
         self.publish_tensor(&tensor, bytes)
     }
 
+    #[inline]
     fn begin(&mut self, tensor: &TensorSpec) -> Result<SlotClaim<'_>, ClaimError> {
         // spec: X-2-24
         if self.sender.shared.guard.is_forked_child() {

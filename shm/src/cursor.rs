@@ -193,10 +193,11 @@ impl Cursor {
         slots: &S,
         read: impl FnOnce(u64) -> Result<T, Miss>,
     ) -> Look<T> {
-        match self.step(slots) {
-            Step::Empty => taken(self.look_ahead_while_spinning(slots), read),
-            step @ (Step::Committed(_) | Step::Skipped(_)) => taken(step, read),
-        }
+        let step = match self.step(slots) {
+            Step::Empty => self.look_ahead_while_spinning(slots),
+            step @ (Step::Committed(_) | Step::Skipped(_)) => step,
+        };
+        taken(step, read)
     }
 
     /// One look at the next slot and, if it is empty, at all slots that a hole could hide: to be
@@ -253,11 +254,17 @@ impl Cursor {
     }
 
     /// After every 64th empty poll, one slot ahead.
+    #[inline]
     fn look_ahead_while_spinning<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Step {
         self.empty_polls = self.empty_polls.wrapping_add(1);
         if !self.empty_polls.is_multiple_of(HOLE_POLLS) {
             return Step::Empty;
         }
+        self.look_ahead(slots)
+    }
+
+    #[cold]
+    fn look_ahead<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Step {
         let furthest = HOLE_REACH.min(slots.mask());
         self.reach = if self.reach >= furthest {
             1
@@ -279,12 +286,18 @@ impl Cursor {
         if gap == 0 || seq_of(slots.mark(probe)) < probe {
             return None;
         }
+        self.catch_up(slots, gap)
+    }
+
+    #[cold]
+    fn catch_up<S: Slots<N>, const N: usize>(&mut self, slots: &S, gap: u64) -> Option<Skip> {
         let newest = self.next + begun_since(slots, self.next);
         let lost = last_committed(slots, newest).saturating_sub(self.next);
         self.next += lost;
         (lost > 0).then_some(Skip::Lagged { lost, gap })
     }
 
+    #[cold]
     fn overtaken<S: Slots<N>, const N: usize>(&mut self, slots: &S, taken_by: u64) -> Skip {
         let passed = self.next;
         if taken_by > MAX_SEQ {
@@ -314,6 +327,7 @@ impl Cursor {
     }
 
     /// Counts the uncommitted run that begins at `next`, below `settled`.
+    #[cold]
     fn pass_hole<S: Slots<N>, const N: usize>(&mut self, slots: &S) -> Skip {
         let first = self.next;
         self.next += 1;

@@ -84,16 +84,36 @@ impl SlotParser {
         mapping: &ReadMapping,
         snapshot: &Snapshot,
     ) -> Result<Slot, SlotReject> {
-        self.parse_words(mapping, snapshot.seq, &snapshot.words())
+        let words = snapshot.words();
+        let last = self.last_words();
+        let compared = words.iter().enumerate();
+        let differences = compared.fold(0, |seen, (i, word)| seen | difference(last, i, *word));
+        self.parse_words(mapping, snapshot.seq, &words, differences == 0)
             .copied()
     }
 
     /// The pool of the frame before.
     #[inline]
     pub(crate) fn last_pool(&self) -> Option<usize> {
-        self.last.as_ref().map(|last| last.slot.pool_index)
+        self.last().map(|slot| slot.pool_index)
     }
 
+    /// The slot that was parsed last.
+    #[must_use]
+    #[inline]
+    pub fn last(&self) -> Option<&Slot> {
+        self.last.as_ref().map(|last| &last.slot)
+    }
+
+    /// The words of that slot; zeros before the first.
+    #[inline]
+    pub(crate) fn last_words(&self) -> &[u64; HEADER_WORDS] {
+        self.last
+            .as_ref()
+            .map_or(&[0; HEADER_WORDS], |last| &last.words)
+    }
+
+    /// `is_same_shape` says that no word has a [`difference`] to the last ones.
     // spec: W-8.3-6 W-10.2.1-7
     #[inline]
     pub(crate) fn parse_words(
@@ -101,15 +121,16 @@ impl SlotParser {
         mapping: &ReadMapping,
         seq: Seq,
         words: &[u64; HEADER_WORDS],
+        is_same_shape: bool,
     ) -> Result<&Slot, SlotReject> {
-        let index = seq.index(mapping.layout().nslots());
-        let stream = (mapping.layout().stream_id(), mapping.layout().epoch());
-        let is_known = self.last.as_ref().is_some_and(|last| {
-            last.stream == stream
-                && is_same_shape(&last.words, words)
-                && words[0] == committed(seq.get())
-                && words[1] >> 32 == u64::from(index)
-        });
+        let layout = mapping.layout();
+        let index = seq.index(layout.nslots());
+        let is_known = is_same_shape
+            && words[0] == committed(seq.get())
+            && words[1] >> 32 == u64::from(index)
+            && self.last.as_ref().is_some_and(|last| {
+                last.stream.0 == layout.stream_id() && last.stream.1 == layout.epoch()
+            });
         if !is_known {
             self.parse_anew(mapping, seq, words)?;
         }
@@ -216,9 +237,8 @@ impl HeaderEncoder {
     }
 }
 
-/// Whether two slots are equal but for number, slot and time.
+/// In which bits of the shape word `i` differs from the last one.
 #[inline]
-fn is_same_shape(a: &[u64; HEADER_WORDS], b: &[u64; HEADER_WORDS]) -> bool {
-    let differences = a.iter().zip(b).zip(&SHAPE);
-    differences.fold(0, |seen, ((a, b), mask)| seen | (a ^ b) & mask) == 0
+pub(crate) const fn difference(last: &[u64; HEADER_WORDS], i: usize, word: u64) -> u64 {
+    (word ^ last[i]) & SHAPE[i]
 }

@@ -6,13 +6,13 @@ use crate::cursor::{Cursor, Look, Start, begun_since, newest_committed};
 use crate::error::{MapError, Poisoned};
 use crate::layout::StreamLayout;
 use crate::mapping::{RegionSource, Regions};
-use crate::memo::SlotParser;
+use crate::memo::{SlotParser, difference};
 use crate::pool::PayloadView;
 use crate::region::{Access, MapOptions, Region};
 use crate::seqlock::{self, MAX_SEQ, Miss, Slots};
 use crate::superblock::{self, Creator, SuperblockChange};
 use crate::sync::AtomicU64;
-use crate::words;
+use crate::words::{self, SLOT_WORDS};
 
 /// Words of a slot that mean something: up to byte 152, the last of which holds 5 bytes of pad.
 pub(crate) const HEADER_WORDS: usize = 19;
@@ -123,7 +123,9 @@ impl ReadMapping {
     // spec: W-8.3-5 W-10.2.1-3 W-10.2.1-4
     #[inline]
     pub fn read(&self, seq: Seq) -> Result<Snapshot, Miss> {
-        self.read_words(seq).map(|words| Snapshot::new(seq, &words))
+        let mut words = [0; HEADER_WORDS];
+        self.read_each(seq, |i, word| words[i] = word)?;
+        Ok(Snapshot::new(seq, &words))
     }
 
     /// `poll` and [`SlotParser::parse`] in one, without the copy in between.
@@ -172,8 +174,15 @@ impl ReadMapping {
         if let Some(pool_index) = parser.last_pool() {
             self.prefetch_payload(seq, pool_index);
         }
-        let words = self.read_words(seq)?;
-        Ok(parser.parse_words(self, seq, &words))
+        // Compared as it comes: what was just stored word by word could not be loaded again at once.
+        let mut words = [0; HEADER_WORDS];
+        let mut differences = 0;
+        let last = parser.last_words();
+        self.read_each(seq, |i, word| {
+            words[i] = word;
+            differences |= difference(last, i, word);
+        })?;
+        Ok(parser.parse_words(self, seq, &words, differences == 0))
     }
 
     /// Asks for the slot of frame `seq`, whose commit is known from elsewhere, before it is read.
@@ -192,8 +201,9 @@ impl ReadMapping {
     }
 
     #[inline]
-    fn read_words(&self, seq: Seq) -> Result<[u64; HEADER_WORDS], Miss> {
-        seqlock::read_first(self.regions.slot(seq.get()), seq.get())
+    fn read_each(&self, seq: Seq, put: impl FnMut(usize, u64)) -> Result<(), Miss> {
+        let slot = self.regions.slot(seq.get());
+        seqlock::read_each::<SLOT_WORDS, HEADER_WORDS>(slot, seq.get(), put)
     }
 
     /// Parses a snapshot and checks it against this mapping.

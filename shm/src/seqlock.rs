@@ -5,9 +5,9 @@
 //! is generic in `N` (32 in production) and safe: it sees words, never addresses.
 //!
 //! The pairs, by name:
-//! - SLOT-BEGIN: the release fence in [`begin`] with the second acquire fence in [`read_first`] and the
+//! - SLOT-BEGIN: the release fence in [`begin`] with the second acquire fence in [`read_each`] and the
 //!   one in [`is_still`]. A reader that saw any word of the new frame sees the begin mark too.
-//! - SLOT-COMMIT: the release store in [`commit`] with the first acquire fence in [`read_first`]. A reader
+//! - SLOT-COMMIT: the release store in [`commit`] with the first acquire fence in [`read_each`]. A reader
 //!   that saw the committed mark sees every word of that frame.
 //!
 //! The protocol's own text has a release store and no fence at SLOT-BEGIN, which lets the frame's
@@ -97,14 +97,15 @@ pub(crate) fn commit<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
     slot[0].store(committed(seq), Ordering::Release); // SLOT-COMMIT
 }
 
-/// Copies the first `M` words of frame `seq` out of its slot, if it is there, complete and
-/// undisturbed.
+/// Copies the first `M` words of frame `seq` out of its slot, one after the other, if it is there,
+/// complete and undisturbed. After an error, what `put` got means nothing.
 // spec: W-8.3-5 W-15.21-1 W-10.2.1-4 W-8.2-6 W-15.3-1 W-15.3-3
 #[inline]
-pub(crate) fn read_first<const N: usize, const M: usize>(
+pub(crate) fn read_each<const N: usize, const M: usize>(
     slot: &[AtomicU64; N],
     seq: u64,
-) -> Result<[u64; M], Miss> {
+    mut put: impl FnMut(usize, u64),
+) -> Result<(), Miss> {
     const { assert!(0 < M && M <= N) };
     if seq > MAX_SEQ {
         return Err(Miss::SeqOutOfRange);
@@ -118,21 +119,23 @@ pub(crate) fn read_first<const N: usize, const M: usize>(
         });
     }
     fence(Ordering::Acquire); // pairs with SLOT-COMMIT
-    let mut words = [mark; M];
-    for (word, cell) in words[1..].iter_mut().zip(&slot[1..]) {
-        *word = cell.load(Ordering::Relaxed);
+    put(0, mark);
+    for (i, word) in slot[..M].iter().enumerate().skip(1) {
+        put(i, word.load(Ordering::Relaxed));
     }
     if is_still(slot, seq) {
-        Ok(words)
+        Ok(())
     } else {
         Err(Miss::Overwritten)
     }
 }
 
-/// `read_first` of all words.
+/// `read_each` of all words, into an array.
 #[cfg(test)]
 pub(crate) fn read<const N: usize>(slot: &[AtomicU64; N], seq: u64) -> Result<[u64; N], Miss> {
-    read_first(slot, seq)
+    let mut words = [0; N];
+    read_each::<N, N>(slot, seq, |i, word| words[i] = word)?;
+    Ok(words)
 }
 
 /// Whether everything that was read of frame `seq` before this call was of that frame.

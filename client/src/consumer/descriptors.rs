@@ -8,7 +8,6 @@ use tensorpool_wire::{FrameDescriptor, Seq};
 
 use super::passage::{Passage, Reading};
 use super::{ConsumerShared, Looked, check};
-use crate::frame::Found;
 use crate::stats::DropReason;
 
 /// Where frames are learned of, on its way to the data path.
@@ -45,7 +44,6 @@ pub(super) fn follow(
     reading: &mut Reading,
     passage: &mut Passage,
     descriptor: &FrameDescriptor,
-    into: &mut Option<Found>,
 ) -> Looked {
     // Both lines are in the producer's cache: the slot's is asked for while the descriptor is looked
     // at, the payload's in `read_frame`.
@@ -86,7 +84,7 @@ pub(super) fn follow(
         reading.expected = Some(Seq(seq.get() + 1));
     }
     match reading.mapped.regions.read_frame(seq, &mut reading.parser) {
-        Ok(parsed) => check(shared, parsed, descriptor.trace_id, into),
+        Ok(parsed) => check(shared, parsed),
         // spec: W-15.3-1 W-15.3-2
         Err(miss) => {
             shared.counters.drop_frames(miss.into(), 1);

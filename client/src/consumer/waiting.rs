@@ -73,9 +73,10 @@ impl Consumer {
             .mapped
             .regions
             .poll_frame_before_sleep(&mut reading.cursor, &mut reading.parser);
+        self.trace = None;
         let looked = match look {
             Ok(Look::Empty) | Err(_) => Looked::Nothing,
-            Ok(Look::Frame(parsed)) => check(&self.shared, parsed, None, &mut self.found),
+            Ok(Look::Frame(parsed)) => check(&self.shared, parsed),
             Ok(Look::Skipped(skip)) => {
                 self.shared.counters.drop_frames(skip.into(), skip.lost());
                 Looked::Dropped

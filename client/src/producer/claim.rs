@@ -54,6 +54,7 @@ impl<'a> SlotClaim<'a> {
     ///
     /// # Errors
     /// [`ClaimError::Length`] if `bytes` is not as long as the tensor, [`ClaimError::LeaseEnded`].
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ClaimError> {
         if u32::try_from(bytes.len()) == Ok(self.len_bytes) {
             self.write_at(0, bytes)
@@ -70,6 +71,7 @@ impl<'a> SlotClaim<'a> {
     ///
     /// # Errors
     /// [`ClaimError::Length`] if they pass the end, [`ClaimError::LeaseEnded`].
+    #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<(), ClaimError> {
         self.check_lease()?;
         let fits = offset
@@ -147,11 +149,13 @@ impl<'a> SlotClaim<'a> {
     /// # Errors
     /// [`ClaimError::LeaseEnded`]; the frame was not published.
     // spec: W-8.3-3 W-8.3-4 W-15.18-2
+    #[inline]
     pub fn commit(self) -> Result<Seq, ClaimError> {
         self.commit_at(None)
     }
 
     /// Commits at `now`; where that is not known, the clock is read after the commit.
+    #[inline]
     pub(super) fn commit_at(mut self, now: Option<MonoNanos>) -> Result<Seq, ClaimError> {
         // spec: X-2-66 D-4.9-10
         self.check_lease()?;
@@ -216,6 +220,7 @@ impl<'a> SlotClaim<'a> {
         }
     }
 
+    #[inline]
     fn check_lease(&self) -> Result<(), ClaimError> {
         if self.life.is_over() {
             Err(ClaimError::LeaseEnded(self.handover.why_over()))

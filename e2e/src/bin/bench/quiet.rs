@@ -1,6 +1,7 @@
 //! What a frame must not cost while both sides spin: heap allocations and system calls.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,34 +61,46 @@ fn system_calls(series: &mut dyn RoundTrip) -> Result<f64, String> {
         .spawn()
         .map_err(|error| format!("strace: {error}"))?;
     wait_until_traced(&mut strace)?;
+    mark("begin");
     let late = go_and_count_late(series);
+    mark("end");
     // Ended before the file is read: the reading would be traced into the file that is read.
     end(&mut strace)?;
     let late = late?;
     series.end()?;
     let text = fs::read_to_string(file.path()).map_err(|error| error.to_string())?;
-    // The calls by which this thread looked whether it was traced stand before the first trip, as
-    // `openat`, `read` and `close` of one file of /proc; they end with the last of those.
-    let after = text
-        .rsplit_once("/proc/self/status")
-        .map_or("", |(_, rest)| rest);
-    let in_trips: Vec<&str> = after
+    let in_trips: Vec<&str> = text
         .lines()
+        .skip_while(|line| !line.contains(&mark_path("begin")))
         .skip(1)
-        // The end of the trace is asked for by this thread too.
-        .take_while(|line| !line.starts_with("kill("))
+        .take_while(|line| !line.contains(&mark_path("end")))
         .filter(|line| line.contains('('))
         .collect();
-    let wakes = in_trips.iter().filter(|line| line.contains(WAKE)).count();
-    let calls = in_trips.len() - wakes.min(late);
-    let own = ["read(", "close("];
-    let of_look = after
-        .lines()
-        .skip(1)
-        .take_while(|line| own.iter().any(|call| line.contains(call)))
-        .count();
-    let calls = u32::try_from(calls.saturating_sub(of_look)).unwrap_or(u32::MAX);
+    if !text.contains(&mark_path("end")) {
+        return Err("the trace does not hold the trips".to_owned());
+    }
+    let is_wake = |line: &&str| line.contains(WAKE);
+    let wakes = in_trips.iter().copied().filter(is_wake).count();
+    let others = in_trips.len() - wakes;
+    let too_many = wakes.saturating_sub(late);
+    if others + too_many > 0 {
+        println!("system calls in {TRIPS} trips: {wakes} wakes, of which {late} were due, and");
+        for line in in_trips.iter().filter(|line| !is_wake(line)).take(5) {
+            println!("  {line}");
+        }
+    }
+    let calls = u32::try_from(others + too_many).unwrap_or(u32::MAX);
     Ok(f64::from(calls) / f64::from(TRIPS))
+}
+
+/// A place in the trace: a look at a path that does not exist.
+fn mark(name: &str) {
+    let is_there = Path::new(&mark_path(name)).exists();
+    assert!(!is_there, "nobody makes files of that name");
+}
+
+fn mark_path(name: &str) -> String {
+    format!("/tensorpool-bench-{name}-of-trips")
 }
 
 /// Trips, and after how many of them the next frame had to wake.
@@ -120,10 +133,7 @@ fn wait_until_traced(strace: &mut Child) -> Result<(), String> {
             .lines()
             .find_map(|line| line.strip_prefix("TracerPid:"));
         if tracer.is_some_and(|tracer| tracer.trim() != "0") {
-            // One more look, so that a whole look stands in the trace.
-            return fs::read_to_string("/proc/self/status")
-                .map(drop)
-                .map_err(|error| error.to_string());
+            return Ok(());
         }
         if Instant::now() > deadline || !matches!(strace.try_wait(), Ok(None)) {
             return Err("strace could not attach".to_owned());
