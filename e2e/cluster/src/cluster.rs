@@ -54,7 +54,7 @@ pub enum ClusterError {
     Name(String),
     /// Not root.
     #[error(
-        "a whole cluster needs root (namespaces, mounts, control groups, huge pages): run it with sudo, or only a control plane with `up --control-plane`, or set KUBECONFIG to a cluster that you have"
+        "a whole cluster needs root (namespaces, mounts, control groups, huge pages): become root, or use only a control plane (`up --control-plane`), or set KUBECONFIG to a cluster that you have"
     )]
     NotRoot,
     /// Nothing to go into.
@@ -179,6 +179,19 @@ impl Cluster {
             return Err(ClusterError::NotRoot);
         }
         removal::remove(&directory, program)
+    }
+
+    /// Whether we may go inside.
+    ///
+    /// # Errors
+    /// When it takes root and we are not.
+    pub fn may_enter(&self) -> Result<(), ClusterError> {
+        match self.state.extent {
+            Extent::Whole { .. } if !rustix::process::geteuid().is_root() => {
+                Err(ClusterError::NotRoot)
+            }
+            Extent::Whole { .. } | Extent::ControlPlane => Ok(()),
+        }
     }
 
     /// A command that runs inside: in the cluster's namespaces and the caller's directory, with

@@ -13,18 +13,37 @@ use tensorpool_cluster::{
 };
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut error: Option<&dyn Error> = Some(error.as_ref());
-            let mut lead = "error";
-            while let Some(cause) = error {
-                eprintln!("{lead}: {cause}");
-                lead = "  because";
-                error = cause.source();
-            }
-            ExitCode::FAILURE
+    let error = match run(Arguments::parse()) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    if let Some(ClusterError::NotRoot) = error.downcast_ref() {
+        // Returns only where there is no sudo.
+        become_root();
+    }
+    let mut error: Option<&dyn Error> = Some(error.as_ref());
+    let mut lead = "error";
+    while let Some(cause) = error {
+        eprintln!("{lead}: {cause}");
+        lead = "  because";
+        error = cause.source();
+    }
+    ExitCode::FAILURE
+}
+
+/// Runs the same command again by `sudo`, with the user's cache and path, which it would change.
+fn become_root() {
+    let mut sudo = Command::new("sudo");
+    sudo.args(["--preserve-env", "--", "env"]);
+    for name in ["HOME", "XDG_CACHE_HOME", "PATH"] {
+        if let Some(value) = std::env::var_os(name) {
+            let mut variable = OsString::from(format!("{name}="));
+            variable.push(value);
+            sudo.arg(variable);
         }
+    }
+    if let Ok(program) = std::env::current_exe() {
+        drop(sudo.arg(program).args(std::env::args_os().skip(1)).exec());
     }
 }
 
@@ -40,7 +59,7 @@ fn main() -> ExitCode {
 #[command(name = "cargo xtask cluster", bin_name = "cargo xtask cluster")]
 #[command(after_help = "\
 Examples:
-  sudo -E cargo xtask cluster up                  everything, with a node
+  cargo xtask cluster up                          everything, with a node (asks sudo for root)
   cargo xtask cluster up --control-plane          etcd and API server only, without root
   cargo xtask cluster kubectl get nodes
   cargo xtask cluster load target/image.tar       images of an archive, for pods
@@ -164,6 +183,10 @@ fn up(name: String, wanted: &Up) -> Result<(), Box<dyn Error>> {
         hugepages: wanted.hugepages,
         program: std::env::current_exe()?,
     };
+    if !options.control_plane && !rustix::process::geteuid().is_root() {
+        // What root builds belongs to root.
+        build(false)?;
+    }
     let cluster = Cluster::up(&options, &Progress::stderr())?;
     println!(
         "the cluster `{}` is up: {}",
@@ -241,5 +264,7 @@ fn built_kubectl() -> Result<Command, Box<dyn Error>> {
 }
 
 fn found(name: &str) -> Result<Cluster, ClusterError> {
-    Cluster::find(name)?.ok_or_else(|| ClusterError::NotUp(name.to_owned()))
+    let cluster = Cluster::find(name)?.ok_or_else(|| ClusterError::NotUp(name.to_owned()))?;
+    cluster.may_enter()?;
+    Ok(cluster)
 }
