@@ -2,6 +2,7 @@
 
 mod attach;
 mod bounds;
+mod collection;
 mod config;
 mod consumers;
 mod discovery;
@@ -11,3 +12,4 @@ mod leases;
 mod policy;
 mod rig;
 mod shutdown;
+mod streams;

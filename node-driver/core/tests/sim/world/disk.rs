@@ -1,0 +1,101 @@
+//! The driver's file worker and its disk.
+
+use super::*;
+
+impl World {
+    pub(super) fn enqueue(&mut self, work: Work) {
+        let mut delay = self.random.between(0, 3) * STEP;
+        if self.random.once_in(self.faults.slow_work) {
+            delay += self.random.between(10, 350) * STEP;
+        }
+        let queue = match work {
+            Work::Persist(..) => &mut self.journaling,
+            Work::Create(..) | Work::Remove(..) => &mut self.files,
+        };
+        let after = queue.back().map_or(0, |(at, _)| *at);
+        queue.push_back((after.max(self.now + delay), work));
+    }
+
+    pub(super) fn run_worker(&mut self) {
+        for journal in [true, false] {
+            while let Some(work) = self.next_work(journal) {
+                let result = self.do_work(work);
+                self.results.push_back(result);
+            }
+        }
+    }
+
+    pub(super) fn next_work(&mut self, journal: bool) -> Option<Work> {
+        let queue = if journal {
+            &mut self.journaling
+        } else {
+            &mut self.files
+        };
+        if queue.front()?.0 > self.now {
+            return None;
+        }
+        queue.pop_front().map(|(_, work)| work)
+    }
+
+    pub(super) fn do_work(&mut self, work: Work) -> Event<'static> {
+        match work {
+            Work::Persist(op, key) => {
+                if self.random.once_in(self.faults.fail_persist) {
+                    self.injected += 1;
+                    let error = "no space for the journal".to_owned();
+                    return Event::EpochPersistFailed { op, error };
+                }
+                self.journal = self.journal.max(Some(key.epoch));
+                Event::EpochPersisted { op }
+            }
+            Work::Create(op, regions) => match self.create(&regions) {
+                Ok(()) => Event::RegionsReady { op },
+                Err(error) => {
+                    self.say(&format!("  create {:?}: {error}", regions.key));
+                    Event::RegionsFailed { op, error }
+                }
+            },
+            Work::Remove(op, key) => {
+                if self.random.once_in(self.faults.fail_remove) {
+                    self.injected += 1;
+                    let error = "busy".to_owned();
+                    return Event::EpochRemoveFailed { op, error };
+                }
+                self.disk.remove(&key);
+                Event::EpochRemoved { op }
+            }
+        }
+    }
+
+    pub(super) fn create(&mut self, regions: &RegionSet) -> Result<(), RegionsError> {
+        if self.random.once_in(self.faults.fail_create) {
+            self.injected += 1;
+            return Err(if self.random.once_in(2) {
+                RegionsError::NoHugepages("none mounted".to_owned())
+            } else {
+                RegionsError::Other("input/output error".to_owned())
+            });
+        }
+        assert!(
+            !self.disk.contains_key(&regions.key),
+            "{:?} exists",
+            regions.key
+        );
+        let used: u64 = self.disk.values().map(|directory| directory.bytes).sum();
+        let free = self.capacity.saturating_sub(used);
+        if regions.bytes > free {
+            return Err(RegionsError::NoSpace {
+                needed_bytes: regions.bytes,
+                free_bytes: free,
+            });
+        }
+        let directory = Directory {
+            bytes: regions.bytes,
+            activity: self.now,
+            owner: self.incarnation,
+            complete: true,
+        };
+        self.disk.insert(regions.key, directory);
+        Ok(())
+    }
+}
