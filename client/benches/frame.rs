@@ -59,5 +59,15 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frames);
+/// Reports go where all build products are.
+fn config() -> Criterion {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/criterion");
+    Criterion::default().output_directory(directory.as_ref())
+}
+
+criterion_group! {
+    name = benches;
+    config = config();
+    targets = frames
+}
 criterion_main!(benches);

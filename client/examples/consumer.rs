@@ -1,8 +1,8 @@
 //! Prints what arrives: `cargo run --example consumer -- camera/front`
 use std::time::Duration;
-use tensorpool_client::{Consumer, PollError};
+use tensorpool_client::{Consumer, PollError, Report};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Report> {
     let stream = std::env::args().nth(1);
     let stream = stream.unwrap_or_else(|| "camera/front".to_owned());
     let mut consumer = Consumer::builder(stream).build()?;

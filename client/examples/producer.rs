@@ -1,8 +1,8 @@
 //! Publishes images that grow brighter, 30 images a second: `cargo run --example producer -- camera/front`
 use std::time::Duration;
-use tensorpool_client::{ClaimError, Dtype, Metadata, Producer, Seq, TensorSpec};
+use tensorpool_client::{ClaimError, Dtype, Metadata, Producer, Report, Seq, TensorSpec};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Report> {
     let stream = std::env::args().nth(1);
     let stream = stream.unwrap_or_else(|| "camera/front".to_owned());
     let mut producer = Producer::builder(stream).build()?;

@@ -1,5 +1,6 @@
 //! One error per operation. Each message names the thing, the limit and the fix; causes are `source`.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -310,6 +311,38 @@ pub enum BuildError {
 fn last_words(last: Option<&AttachError>) -> String {
     last.map(|last| format!(": {}", words(last)))
         .unwrap_or_default()
+}
+
+/// An error and its causes as one sentence, also where only `Debug` is asked for: what a `main` returns.
+///
+/// ```no_run
+/// use tensorpool_client::{Producer, Report};
+///
+/// fn main() -> Result<(), Report> {
+///     let mut producer = Producer::builder("camera/front").build()?;
+///     producer.publish(b"a frame")?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Report(String);
+
+impl<E: std::error::Error> From<E> for Report {
+    fn from(error: E) -> Self {
+        Self(words(&error))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// An error and its causes in one line.

@@ -49,7 +49,7 @@ pub use build::{ConsumerBuilder, ProducerBuilder};
 pub use client::{Client, ClientOptions};
 pub use conductor::{Agent, Work};
 pub use consumer::{Consumer, Memory, Notify, Start};
-pub use error::{AttachError, BuildError, ClaimError, ClientError, FrameError, PollError};
+pub use error::{AttachError, BuildError, ClaimError, ClientError, FrameError, PollError, Report};
 pub use find::Looked;
 pub use frame::{Frame, HeldFrame};
 pub use handover::Status;
