@@ -261,7 +261,7 @@ impl ProducerDuty {
         None
     }
 
-    // spec: W-15.11-1 W-10.3.1-1 W-10.3.2-2 W-7.1-4 D-3-2 W-10.1-6
+    // spec: W-15.11-1 W-10.3.1-1 W-10.3.2-2 W-7.1-4 D-3-2 W-10.1-6 W-10.1.1-6
     fn tell(&mut self, now: Now, link: &mut Link) {
         let Some(active) = &mut self.active else {
             return;

@@ -423,7 +423,7 @@ fn a_consumer_that_is_gone_is_forgotten_and_nothing_is_told_any_more() {
     });
 }
 
-// spec: W-10.4.1-1 W-15.4-2 W-10.1.2-2 W-10.1-6
+// spec: W-10.4.1-1 W-15.4-2 W-10.1.2-2 W-10.1-6 W-10.1.1-6
 #[test]
 fn a_consumer_says_hello_and_reports_what_it_saw() {
     use tensorpool_wire::{Bool, Message, Mode};

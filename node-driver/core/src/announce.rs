@@ -12,7 +12,7 @@ const SPREAD_STEPS: u64 = 16;
 
 impl Driver {
     /// Announces a new epoch to all, and from now on periodically.
-    // spec: D-8-1
+    // spec: D-8-1, W-10.1.1-6
     pub(crate) fn announce_new(&mut self, id: StreamId, out: &mut Vec<Action>) {
         self.announce(id, out);
         let period = self.config.timing.announce_period_ns;

@@ -260,7 +260,7 @@ fn a_poisoned_region_revokes_the_producer_and_raises_the_epoch() {
 }
 
 #[test]
-// spec: D-8-1, W-7.1-4, D-3-2
+// spec: D-8-1, W-7.1-4, D-3-2, W-10.1.1-6
 fn every_announced_epoch_is_refreshed_and_announced_once_per_period() {
     let mut rig = Rig::new();
     let held = rig.lease(aeron(1), produce(7));
