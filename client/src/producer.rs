@@ -184,20 +184,21 @@ impl Producer {
         if writing.life.is_past(now) {
             return Err(ClaimError::LeaseEnded(LeaseEnd::DeadlinePassed));
         }
-        let slot = writing
-            .regions
-            .begin(seq, index)
-            .map_err(|error| match error {
-                BeginError::Poisoned(poisoned) => {
-                    sender.shared.poisoned.store(true, Ordering::Relaxed);
-                    sender.handle.wake();
-                    ClaimError::Poisoned(poisoned)
-                }
-                BeginError::SeqOutOfRange => ClaimError::SeqExhausted,
-                BeginError::NoSuchPool { .. } => {
-                    unreachable!("the index comes from the same layout")
-                }
-            })?;
+        let slot =
+            writing
+                .regions
+                .claim(seq, index, &sender.encoder)
+                .map_err(|error| match error {
+                    BeginError::Poisoned(poisoned) => {
+                        sender.shared.poisoned.store(true, Ordering::Relaxed);
+                        sender.handle.wake();
+                        ClaimError::Poisoned(poisoned)
+                    }
+                    BeginError::SeqOutOfRange => ClaimError::SeqExhausted,
+                    BeginError::NoSuchPool { .. } => {
+                        unreachable!("the index comes from the same layout")
+                    }
+                })?;
         let version = sender.shared.metadata.version();
         Ok(SlotClaim {
             slot: Some(slot),

@@ -209,6 +209,12 @@ impl HeaderEncoder {
         self.shape = Some(shape);
     }
 
+    /// The words as they were encoded last.
+    #[inline]
+    pub(crate) const fn last_words(&self) -> &[u64; SLOT_WORDS] {
+        &self.words
+    }
+
     /// The slot of one frame of the shape that was taken last: [`SlotHeader::encode`] as little-endian
     /// words.
     // spec: W-8.3-3 W-8.2-1

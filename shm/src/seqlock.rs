@@ -79,15 +79,41 @@ pub(crate) fn begin<const N: usize>(slot: &[AtomicU64; N], seq: u64) {
 // spec: W-8.3-3
 #[inline]
 pub(crate) fn write_words<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N]) {
-    let compared = const { if N > LINE_WORDS { LINE_WORDS } else { 1 } };
-    for (cell, &word) in slot[1..compared].iter().zip(&words[1..compared]) {
-        cell.store(word, Ordering::Relaxed);
-    }
-    for (cell, &word) in slot[compared..].iter().zip(&words[compared..]) {
+    write_first(slot, words);
+    let rest = const { first_words(N) };
+    for (cell, &word) in slot[rest..].iter().zip(&words[rest..]) {
         if cell.load(Ordering::Relaxed) != word {
             cell.store(word, Ordering::Relaxed);
         }
     }
+}
+
+/// Stores the words of the frame that was begun which share the mark's cache line. With
+/// [`has_rest`], which may come before the mark since nobody else writes, that is all of them.
+// spec: W-8.3-3
+#[inline]
+pub(crate) fn write_first<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N]) {
+    let first = const { first_words(N) };
+    for (cell, &word) in slot[1..first].iter().zip(&words[1..first]) {
+        cell.store(word, Ordering::Relaxed);
+    }
+}
+
+/// Whether the slot already holds all words of a frame behind the mark's cache line.
+// spec: W-8.3-3
+#[inline]
+pub(crate) fn has_rest<const N: usize>(slot: &[AtomicU64; N], words: &[u64; N]) -> bool {
+    let rest = const { first_words(N) };
+    let pairs = slot[rest..].iter().zip(&words[rest..]);
+    pairs.fold(0, |seen, (cell, word)| {
+        seen | cell.load(Ordering::Relaxed) ^ word
+    }) == 0
+}
+
+/// How many words of a slot of `N` are stored without a look. The small slots of the models have
+/// none, so that their compares are modelled.
+const fn first_words(n: usize) -> usize {
+    if n > LINE_WORDS { LINE_WORDS } else { 1 }
 }
 
 /// Marks frame `seq` as complete, after all of its bytes.

@@ -34,7 +34,7 @@ pub struct Activity {
     regions: Arc<Regions>,
 }
 
-/// A frame being written: begun, not committed. One at a time:
+/// A frame being written: not committed. One at a time:
 ///
 /// ```compile_fail,E0499
 /// # use tensorpool_wire::Seq;
@@ -52,6 +52,10 @@ pub struct Activity {
 pub struct SlotWrite<'a> {
     slot: &'a [AtomicU64; SLOT_WORDS],
     seq: u64,
+    /// Whether the slot is marked as being written.
+    is_open: bool,
+    /// Whether all words behind the first cache line are there already.
+    has_shape: bool,
     payload: PayloadMut<'a>,
 }
 
@@ -87,6 +91,32 @@ impl WriteMapping {
     // spec: W-8.3-2 W-15.4-1
     #[inline]
     pub fn begin(&mut self, seq: Seq, pool_index: usize) -> Result<SlotWrite<'_>, BeginError> {
+        let mut slot = self.slot(seq, pool_index)?;
+        slot.open();
+        Ok(slot)
+    }
+
+    /// Like `begin`, for a frame of the shape that the encoder took last; the slot is begun when its
+    /// payload is first asked for, or by the commit. A reader that watches the slot takes its cache
+    /// line away between begin and commit, so in a short frame the two should lie close together.
+    ///
+    /// # Errors
+    /// As for [`WriteMapping::begin`].
+    // spec: W-8.3-2 W-15.4-1
+    #[inline]
+    pub fn claim(
+        &mut self,
+        seq: Seq,
+        pool_index: usize,
+        encoder: &HeaderEncoder,
+    ) -> Result<SlotWrite<'_>, BeginError> {
+        let mut slot = self.slot(seq, pool_index)?;
+        slot.has_shape = seqlock::has_rest(slot.slot, encoder.last_words());
+        Ok(slot)
+    }
+
+    #[inline]
+    fn slot(&mut self, seq: Seq, pool_index: usize) -> Result<SlotWrite<'_>, BeginError> {
         let regions = &*self.regions;
         if seq.get() > MAX_SEQ {
             return Err(BeginError::SeqOutOfRange);
@@ -105,12 +135,12 @@ impl WriteMapping {
         if regions.ring.is_poisoned() || pool.is_poisoned() {
             return Err(Poisoned.into());
         }
-        let slot = regions.slot(seq.get());
-        seqlock::begin(slot, seq.get());
         let len = usize::try_from(stride).map_err(|_| no_such_pool)?;
         Ok(SlotWrite {
-            slot,
+            slot: regions.slot(seq.get()),
             seq: seq.get(),
+            is_open: false,
+            has_shape: false,
             payload: PayloadMut::new(pool, offset, len),
         })
     }
@@ -168,9 +198,22 @@ impl<'a> SlotWrite<'a> {
         Seq(self.seq)
     }
 
-    /// The whole payload slot, `stride_bytes` long.
-    pub const fn payload(&mut self) -> &mut PayloadMut<'a> {
+    /// The whole payload slot, `stride_bytes` long. From here on no reader takes the slot's former
+    /// frame.
+    // spec: W-8.3-2
+    #[inline]
+    pub fn payload(&mut self) -> &mut PayloadMut<'a> {
+        self.open();
         &mut self.payload
+    }
+
+    // spec: W-8.3-2
+    #[inline]
+    fn open(&mut self) {
+        if !self.is_open {
+            seqlock::begin(self.slot, self.seq);
+            self.is_open = true;
+        }
     }
 
     /// Gives the frame up: the same as dropping it.
@@ -190,15 +233,20 @@ impl<'a> SlotWrite<'a> {
 
     /// `commit` of a header that was encoded as words.
     #[inline]
-    pub(crate) fn commit_words(self, header: &[u64; SLOT_WORDS]) -> Committed<'a> {
-        seqlock::write_words(self.slot, header);
+    fn commit_words(mut self, header: &[u64; SLOT_WORDS]) -> Committed<'a> {
+        self.open();
+        if self.has_shape {
+            seqlock::write_first(self.slot, header);
+        } else {
+            seqlock::write_words(self.slot, header);
+        }
         seqlock::commit(self.slot, self.seq);
         Committed {
             mark: &self.slot[0],
         }
     }
 
-    /// `commit` of a frame of the shape that the encoder took last.
+    /// `commit` of a frame of the shape that the encoder took before the claim.
     // spec: W-8.3-3 W-8.3-4
     #[inline]
     pub fn commit_with(self, encoder: &mut HeaderEncoder, frame: &FrameMark) -> Committed<'a> {
