@@ -10,6 +10,7 @@ use crate::binaries::{BuildError, cache_directory};
 use crate::control_plane::StartError;
 use crate::debian::DebianError;
 use crate::hugepages::HugepageError;
+use crate::init;
 use crate::mounts;
 use crate::progress::Progress;
 use crate::runtime::Runtime;
@@ -80,6 +81,17 @@ pub enum ClusterError {
         /// Where its logs are.
         logs: PathBuf,
     },
+    /// Its files would be hidden from it.
+    #[error(
+        "{} lies below {by}, which a cluster covers with its own: set XDG_CACHE_HOME (and CARGO_TARGET_DIR) to a directory elsewhere",
+        path.display()
+    )]
+    Covered {
+        /// What it must see.
+        path: PathBuf,
+        /// What hides it.
+        by: &'static str,
+    },
     /// Something did not let itself be done.
     #[error("{what}")]
     Io {
@@ -137,6 +149,13 @@ impl Cluster {
         let directory = named(&options.name)?;
         if !options.control_plane && !rustix::process::geteuid().is_root() {
             return Err(ClusterError::NotRoot);
+        }
+        for path in [&directory, &options.program] {
+            let covering = init::covering(path).filter(|_| !options.control_plane);
+            if let Some(by) = covering {
+                let path = path.clone();
+                return Err(ClusterError::Covered { path, by });
+            }
         }
         if let Some(there) = Self::find(&options.name)? {
             there.must_be(options)?;
@@ -316,7 +335,7 @@ const CONTROL_PLANE: &str = "a control plane without a node";
 fn describe_whole(runtime: Runtime, hugepages: u64) -> String {
     let runtime = match runtime {
         Runtime::Current => "containerd 2.1",
-        Runtime::Debian => "Debian's containerd 1.6",
+        Runtime::Debian => "Debian's containerd",
     };
     format!("a control plane and a node with {runtime} and {hugepages} huge pages of its own")
 }

@@ -16,6 +16,7 @@ use crate::certificate::Authority;
 use crate::cgroups::{self, Group};
 use crate::components::{self, Components, NODE, Programs};
 use crate::probe::Probe;
+pub(crate) use place::covering;
 use supervisor::Supervisor;
 
 mod place;

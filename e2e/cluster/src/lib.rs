@@ -20,7 +20,7 @@ pub use hugepages::HugepageError;
 pub use images::StaticImage;
 pub use process::ProcessError;
 pub use progress::Progress;
-pub use runtime::Runtime;
+pub use runtime::{Runtime, fetch_packages};
 
 pub mod inside;
 

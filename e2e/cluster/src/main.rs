@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tensorpool_cluster::{
-    Binaries, Cluster, ClusterError, Options, Program, Progress, Runtime, inside,
+    Binaries, Cluster, ClusterError, Options, Program, Progress, Runtime, fetch_packages, inside,
 };
 
 fn main() -> ExitCode {
@@ -119,7 +119,7 @@ struct Up {
     /// Only etcd and the API server: no root, no node, up in about two seconds.
     #[arg(long)]
     control_plane: bool,
-    /// What runs pods: containerd 2.1 and runc 1.3, or those of Debian 12 (1.6 and 1.1).
+    /// What runs pods: containerd 2.1 and runc 1.3, or those of Debian (1.6 and 1.1 in Debian 12).
     #[arg(long, value_enum, conflicts_with = "control_plane")]
     runtime: Option<Runtime>,
     /// Huge pages of 2 MiB for pods, reserved while the cluster is up [default: 256].
@@ -230,6 +230,12 @@ fn build(control_plane: bool) -> Result<(), Box<dyn Error>> {
     let mut binaries = Binaries::from_environment()?;
     for program in &programs {
         binaries.ensure(*program, &Progress::stderr())?;
+    }
+    if !control_plane {
+        // Elsewhere than on Debian that is no reason not to build.
+        if let Err(error) = fetch_packages(&Progress::stderr()) {
+            eprintln!("no whole cluster can be started here: {error}");
+        }
     }
     println!("{} programs of the cluster are built", programs.len());
     Ok(())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::binaries::{Binaries, Program};
 use crate::cluster::ClusterError;
-use crate::debian;
+use crate::debian::{self, DebianError};
 use crate::progress::Progress;
 
 /// A generation of container runtimes. They differ in what a pod sees: only the current ones turn
@@ -19,7 +19,7 @@ pub enum Runtime {
     /// containerd 2.1 and runc 1.3.
     #[default]
     Current,
-    /// containerd 1.6 and runc 1.1 of Debian 12.
+    /// Those of the machine's release of Debian: containerd 1.6 and runc 1.1 in Debian 12.
     Debian,
 }
 
@@ -34,6 +34,17 @@ pub(crate) struct RuntimePrograms {
     pub(crate) ctr: PathBuf,
     /// runc.
     pub(crate) runc: PathBuf,
+}
+
+/// Fetches the packages that clusters need, so that no later start has to.
+///
+/// # Errors
+/// When one of them cannot be had: no whole cluster can be started then.
+pub fn fetch_packages(progress: &Progress) -> Result<(), DebianError> {
+    for package in ["containernetworking-plugins", "containerd", "runc"] {
+        debian::unpacked(package, progress)?;
+    }
+    Ok(())
 }
 
 impl RuntimePrograms {

@@ -1,10 +1,12 @@
 //! etcd and an API server for tests: quick, real, alone, gone afterwards.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use tensorpool_cluster::ControlPlane;
+use tensorpool_cluster::{Cluster, ControlPlane, Options, Progress};
 
 fn start() -> ControlPlane {
     ControlPlane::start().expect("a control plane starts on every machine")
@@ -117,6 +119,88 @@ fn control_plane_is_gone_when_it_is_dropped() {
     drop(control_plane);
     assert!(!directory.exists());
     assert_eq!(processes_in(&directory), Vec::<u32>::new());
+}
+
+#[test]
+fn control_plane_of_a_killed_process_ends_and_the_next_one_cleans_up() {
+    let quiet = Progress::to(|_| {});
+    let options = Options {
+        name: "test-keeper".to_owned(),
+        control_plane: true,
+        runtime: None,
+        hugepages: None,
+        program: PathBuf::from(env!("CARGO_BIN_EXE_tensorpool-cluster")),
+    };
+    let killed = Cluster::up(&options, &quiet).expect("it comes up");
+    let directory = killed.kubeconfig().with_file_name("");
+    let servers = processes_in(&directory);
+    assert!(servers.len() >= 2, "etcd and the API server run there");
+    let keepers = servers.iter().map(|server| parent_of(*server));
+    let keepers: BTreeSet<u32> = keepers.collect();
+    for keeper in keepers {
+        said(Command::new("kill").args(["-KILL", &keeper.to_string()]));
+    }
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !processes_in(&directory).is_empty() {
+        assert!(Instant::now() < limit, "servers outlive their owner");
+        std::thread::yield_now();
+    }
+    assert!(directory.exists(), "nobody was there to remove it");
+    assert!(
+        Cluster::find("test-keeper")
+            .expect("it can be looked for")
+            .is_none()
+    );
+    let next = Cluster::up(&options, &quiet).expect("the next one comes up");
+    assert!(!directory.exists(), "the next one has removed it");
+    said(next.kubectl().args(["get", "namespaces"]));
+    assert!(Cluster::down("test-keeper", &options.program).expect("it goes down"));
+    assert_eq!(
+        processes_in(&next.kubeconfig().with_file_name("")),
+        Vec::<u32>::new()
+    );
+}
+
+#[test]
+fn control_plane_of_somebody_else_is_used_where_kubeconfig_names_it() {
+    let control_plane = start();
+    said(
+        control_plane
+            .kubectl()
+            .args(["create", "namespace", "theirs"]),
+    );
+    let cluster = |action: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tensorpool-cluster"));
+        command.env("KUBECONFIG", control_plane.kubeconfig());
+        command.args(["--name", "test-theirs"]).args(action);
+        command
+    };
+    let up = said(&mut cluster(&["up"]));
+    assert!(up.contains("using its cluster, starting none"), "{up}");
+    assert!(
+        Cluster::find("test-theirs")
+            .expect("none is there")
+            .is_none()
+    );
+    let names = ["kubectl", "get", "namespaces", "-o", "name"];
+    assert!(said(&mut cluster(&names)).contains("namespace/theirs"));
+    let variable = said(&mut cluster(&["exec", "--", "printenv", "KUBECONFIG"]));
+    assert_eq!(Path::new(variable.trim()), control_plane.kubeconfig());
+    let load = refused(&mut cluster(&["load", "/dev/null"]));
+    assert!(
+        load.contains("into that cluster by its own means"),
+        "{load}"
+    );
+    let down = said(&mut cluster(&["down"]));
+    assert!(down.contains("is left alone"), "{down}");
+    said(control_plane.kubectl().args(["get", "namespace", "theirs"]));
+}
+
+fn parent_of(process: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it lives");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.expect("every process has a parent").trim();
+    parent.parse().expect("which is a number")
 }
 
 fn directory_of(control_plane: &ControlPlane) -> PathBuf {

@@ -1,6 +1,7 @@
 //! A whole cluster: pods run, and afterwards the machine is as it was.
 
 use std::path::Path;
+use std::process::Command;
 
 use support::machine::Machine;
 use support::{PROBE_IMAGE, TestCluster, busybox, load_probe_image, refused, said, wait_for_pod};
@@ -153,7 +154,7 @@ fn whole_cluster_that_was_killed_is_cleaned_by_the_next_up() {
     let before = Machine::look();
     let cluster = TestCluster::up("test-killed", Runtime::Current);
     // As if the machine's owner had killed it: its first process, from outside.
-    said(std::process::Command::new("kill").args(["-KILL", &cluster.first_process()]));
+    said(Command::new("kill").args(["-KILL", &cluster.first_process()]));
     cluster.wait_until_dead();
     let after = Machine::look();
     assert!(after.cgroups != before.cgroups, "kubelet's groups stay");
@@ -176,6 +177,12 @@ fn whole_cluster_runs_pods_on_the_debian_runtime_too() {
     if cannot_run() {
         return;
     }
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !release.contains("VERSION_CODENAME=bookworm") {
+        assert!(std::env::var_os("TENSORPOOL_CI").is_none(), "{release}");
+        println!("not run: only Debian 12 has containerd 1.6");
+        return;
+    }
     let before = Machine::look();
     let cluster = TestCluster::up("test-debian", Runtime::Debian);
     let version = [
@@ -190,6 +197,57 @@ fn whole_cluster_runs_pods_on_the_debian_runtime_too() {
     load_probe_image(&cluster);
     pods_run_and_answer(&cluster);
     assert!(cluster.down());
+    Machine::look().is_as(&before);
+}
+
+#[test]
+fn whole_cluster_that_does_not_come_up_says_why_and_undoes_what_it_did() {
+    if cannot_run() {
+        return;
+    }
+    let before = Machine::look();
+    // Programs of which etcd does not work.
+    let programs = tempfile::tempdir().expect("a temporary directory");
+    for (name, script) in [
+        ("etcd", "echo no room for etcd >&2; exit 3"),
+        ("kube-apiserver", "exec sleep 100"),
+        ("kubectl", "exit 0"),
+    ] {
+        let file = programs.path().join(name);
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a script is written");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&file, executable).expect("it becomes executable");
+    }
+    let cluster = |action: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tensorpool-cluster"));
+        command
+            .env_remove("KUBECONFIG")
+            .args(["--name", "test-broken"]);
+        command
+            .env("KUBEBUILDER_ASSETS", programs.path())
+            .args(action);
+        command
+    };
+    let answer = refused(&mut cluster(&["up", "--hugepages=8"]));
+    assert!(
+        answer.contains("etcd ended by itself (exit status: 3)"),
+        "{answer}"
+    );
+    assert!(answer.contains("no room for etcd"), "{answer}");
+    let after = Machine::look();
+    after.shows_nothing_of_a_cluster_since(&before);
+    assert_eq!(after.cgroups, before.cgroups);
+    assert_eq!(after.hugepages, before.hugepages);
+    let logs = answer
+        .split("logs stay in ")
+        .nth(1)
+        .expect("it names its logs");
+    let logs = Path::new(logs.split(' ').next().unwrap_or_default()).join("etcd.log");
+    let log = std::fs::read_to_string(logs).expect("the log is there");
+    assert_eq!(log, "no room for etcd\n");
+    let inside = refused(&mut cluster(&["kubectl", "get", "nodes"]));
+    assert!(inside.contains("is not up"), "{inside}");
+    said(&mut cluster(&["down"]));
     Machine::look().is_as(&before);
 }
 

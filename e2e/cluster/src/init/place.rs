@@ -15,6 +15,14 @@ use crate::mounts;
 /// what it writes stays in memory.
 const COVERED: [&str; 4] = ["/etc", "/opt", "/var/lib", "/var/log"];
 
+/// The directory that a cluster covers and below which `path` lies: the cluster would not see what
+/// happens there outside.
+pub(crate) fn covering(path: &Path) -> Option<&'static str> {
+    let covered = COVERED.into_iter().chain(["/run", "/sys", "/proc"]);
+    let mut below = covered.filter(|covered| path.starts_with(covered));
+    below.next()
+}
+
 /// Directories that must be empty, whatever else runs pods on this machine: kubelet's, and the
 /// leases of pod addresses.
 const EMPTY: [&str; 2] = ["/var/lib/cni", "/var/lib/kubelet"];
@@ -122,4 +130,16 @@ fn network() -> io::Result<()> {
         mounts::run(Command::new("ip").args(line.split(' ')))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_covered_by_whole_names() {
+        assert_eq!(covering(Path::new("/var/lib/ci/cache")), Some("/var/lib"));
+        assert_eq!(covering(Path::new("/run/user/7")), Some("/run"));
+        assert_eq!(covering(Path::new("/var/library")), None);
+    }
 }
