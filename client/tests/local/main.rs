@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod account;
-#[cfg(feature = "aeron-tests")]
-mod aeron;
 #[cfg(feature = "async")]
 mod executor;
 mod lease;
+#[cfg(feature = "aeron-tests")]
+mod media_driver;
 mod memory;
 mod peer;
 mod process;

@@ -174,6 +174,68 @@ fn a_consumer_that_is_declined_stays_on_the_shared_descriptors() {
     connect(&mut producer, &mut consumer);
 }
 
+/// Assigns descriptors of its own to the peer's consumer, on a stream that nobody publishes to.
+fn assign_silence(peer: &Peer) {
+    use tensorpool_wire::{Bool, ConsumerConfig, Mode, Role};
+    peer.with(|state| {
+        let (_, lease) = state.lease_of(Role::Consumer).unwrap();
+        let config = ConsumerConfig {
+            stream_id: STREAM,
+            consumer_id: lease.client,
+            use_shm: Bool::True,
+            mode: Mode::Stream,
+            descriptor_stream_id: 31_009,
+            control_stream_id: 0,
+            payload_fallback_uri: String::new(),
+            descriptor_channel: "aeron:ipc".into(),
+            control_channel: String::new(),
+        };
+        state.send(
+            lease.connection,
+            tensorpool_transport::LogicalStream::Control,
+            config,
+        );
+    });
+}
+
+// spec: W-5-1 W-10.1.3-2
+#[test]
+fn a_consumer_whose_own_stream_stays_silent_goes_back_to_the_shared_one() {
+    let (peer, options) = start();
+    let mut consumer = consumer(&options)
+        .own_streams(31_009, 0)
+        .build()
+        .expect("attached");
+    assign_silence(&peer);
+    // A producer that had heard of the assignment would obey it.
+    let mut producer = producer(&options).build().expect("attached");
+    let mut silent = 0;
+    eventually("nothing comes any more", || {
+        producer.publish(b"x").unwrap();
+        let frame = consumer.wait(Duration::from_millis(5)).unwrap();
+        silent = if frame.is_some() { 0 } else { silent + 1 };
+        (silent == 100).then_some(())
+    });
+    // The producer's QoS goes on, and five seconds of it without a frame are enough.
+    eventually("frames again", || {
+        producer.publish(b"x").unwrap();
+        let frame = consumer.wait(Duration::from_millis(5)).unwrap();
+        frame.map(drop)
+    });
+    // The same assignment is not taken twice.
+    assign_silence(&peer);
+    let mut frames = 0;
+    eventually("frames go on", || {
+        producer.publish(b"x").unwrap();
+        let frame = consumer.wait(Duration::from_millis(5)).unwrap();
+        frames += u32::from(frame.is_some());
+        (frames == 200).then_some(())
+    });
+    let stats = consumer.stats();
+    let lost = stats.dropped(DropReason::Gap) + stats.dropped(DropReason::MissedStart);
+    assert!(lost > 100, "what came meanwhile is counted: {stats:?}");
+}
+
 // spec: W-5-1 W-5-2 W-5-5 W-10.1.2-5 W-10.1.3-3 W-5-4
 #[test]
 fn a_consumer_that_asks_gets_descriptors_of_its_own() {
