@@ -4,6 +4,9 @@
 //! frame that it does not deliver, and never waits for a producer. Nothing in it allocates or calls
 //! the system, except the naps of [`Consumer::wait`]. What happens between it and the driver is the
 //! conductor's business.
+//!
+//! The memory of an epoch is let go of in a call of the application, never behind its back: a consumer
+//! that is not polled keeps its mapping, unused, until it is polled or dropped (X-2-67).
 
 mod descriptors;
 mod memory;

@@ -124,6 +124,7 @@ struct Told {
 /// A consumer on a thread of its own. Numbers must rise: no frame comes twice, none late.
 struct Sink {
     name: String,
+    way: Way,
     told: Arc<Told>,
     thread: Option<JoinHandle<()>>,
 }
@@ -146,6 +147,7 @@ impl Sink {
         });
         Self {
             name: format!("{stream} by {way:?} and {notify:?}"),
+            way,
             told,
             thread: Some(thread),
         }
@@ -365,7 +367,7 @@ fn frames_cross_between_both_worlds_and_each_is_delivered_or_counted() {
 
 #[test]
 fn a_driver_killed_under_load_costs_frames_that_are_counted_on_each_way_in() {
-    // spec: X-2-25, X-2-26, X-2-27, D-10-2, X-1-19
+    // spec: X-2-25, X-2-26, X-2-27, D-10-2, X-1-19, X-2-69
     // The leases outlast the restart: what is published to nobody's lease is nobody's loss.
     let place = Place::new(Options {
         keepalive_ms: 5_000,
@@ -382,13 +384,51 @@ fn a_driver_killed_under_load_costs_frames_that_are_counted_on_each_way_in() {
         },
         |_, before, now| now > before,
     );
+    let next = next.expect("a second driver");
+    for (stream, line) in &lines {
+        for way in [Way::Socket, Way::Aeron] {
+            wait_for_reported_drops(&next, *stream, line, way);
+        }
+    }
     drop(lines);
     drop(next);
 }
 
+/// Waits until the driver shows, in status and metrics, what the consumers of one way have lost: their
+/// own count to the frame, which [`Line::assert_exact`] has compared with what was published.
+fn wait_for_reported_drops(driver: &Driver, stream: u32, line: &Line, way: Way) {
+    let sinks = line.sinks.iter().filter(|sink| sink.way == way);
+    let lost: u64 = sinks
+        .map(|sink| sink.stats().drops().map(|(_, frames)| frames).sum::<u64>())
+        .sum();
+    let name = if stream == CAMERA { "camera" } else { "radar" };
+    let way = match way {
+        Way::Socket => "socket",
+        Way::Aeron => "aeron",
+    };
+    println!("{name} by {way}: {lost} frames lost");
+    wait_until("the driver's count of lost frames", || {
+        let metric = |reason| {
+            let labels =
+                format!("stream=\"{stream}\",name=\"{name}\",way=\"{way}\",reason=\"{reason}\"");
+            driver.metric(&format!("tensorpool_driver_consumer_drops{{{labels}}}"))
+        };
+        let doc = driver.stream(stream);
+        let status = |reason: &str| doc["drops_by_way"][way][reason].as_u64();
+        let shown = [status("gap"), status("late")];
+        let scraped = [metric("gap"), metric("late")];
+        let is_all = shown.iter().flatten().sum::<u64>() == lost;
+        let is_same =
+            shown.map(|n| n.map(|n| n.to_string())) == scraped.map(|n| n.map(|n| n.to_string()));
+        (is_all && is_same)
+            .then_some(())
+            .ok_or_else(|| format!("{lost} lost, status {shown:?}, metrics {scraped:?}"))
+    });
+}
+
 #[test]
 fn a_media_driver_killed_under_load_costs_descriptors_and_clients_come_back_by_themselves() {
-    // spec: D-10-1, D-4.7-1, X-1-19
+    // spec: D-10-1, D-4.7-1, X-1-19, X-2-69
     let place = Place::new(options("external"));
     let media = ExternalMediaDriver::start(&place.aeron_dir());
     let _driver = Driver::start(&place);

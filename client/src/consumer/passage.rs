@@ -113,7 +113,7 @@ impl Passage {
     }
 
     /// Leaves an epoch.
-    // spec: X-2-67 D-4.9-10
+    // spec: X-2-67 X-2-69 D-4.9-10
     pub(super) fn leave(
         &mut self,
         reading: Reading,
@@ -166,7 +166,7 @@ impl Passage {
     }
 
     /// Begins an epoch: where it was left if it is the same again, else where its mapping says.
-    // spec: X-1-19
+    // spec: X-1-19 X-2-69
     pub(super) fn enter(
         &mut self,
         mapped: Arc<Mapped>,

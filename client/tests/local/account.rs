@@ -33,6 +33,7 @@ fn announce(peer: &Peer, consumer: &Consumer) {
     eventually("mapped", || consumer.status().is_mapped.then_some(()));
 }
 
+// spec: X-2-69
 #[test]
 fn frames_that_an_epoch_had_left_when_it_ended_are_counted() {
     let peer = Peer::start();
@@ -67,6 +68,7 @@ fn frames_of_a_new_epoch_that_were_gone_before_it_was_seen_are_counted() {
     assert_eq!(account(&consumer), (100, missed));
 }
 
+// spec: X-2-69
 #[test]
 fn epochs_that_nobody_polled_for_are_counted_whole() {
     let peer = Peer::start();
@@ -86,6 +88,7 @@ fn epochs_that_nobody_polled_for_are_counted_whole() {
     assert_eq!(account(&consumer), (9, lost));
 }
 
+// spec: X-2-69
 #[test]
 fn a_consumer_that_comes_back_to_the_same_epoch_reads_on_where_it_was() {
     let peer = Peer::start();
