@@ -15,6 +15,7 @@ use latency::{Amount, Percentiles, RoundTrip};
 use machine::Machine;
 use report::{Row, Target};
 use trips::aeron::{BARE_AERON, BareAeron};
+use trips::aeron_lines::{AERON_AND_LINES, AeronLines};
 use trips::cache_line::{CACHE_LINE, CacheLine};
 use trips::frames::{Frames, Payload};
 use trips::iceoryx::{ICEORYX, Iceoryx};
@@ -191,6 +192,10 @@ fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec
             BARE_AERON.to_owned(),
             BareAeron::new(machine, &directory).map(boxed),
         ),
+        (
+            AERON_AND_LINES.to_owned(),
+            Ok(boxed(AeronLines::new(machine, &directory))),
+        ),
         frames(DESCRIPTORS, &aeron, "descriptors", SMALL),
         (ICEORYX.to_owned(), Iceoryx::new(machine).map(boxed)),
         frames(RELAYED, &relayed, "relayed", SMALL),
@@ -279,17 +284,20 @@ fn rows_of(
         found.p999,
         "ns",
     ));
-    if name == RING {
-        // What the layout asks for by itself, and the competitor.
-        for (rival, words, limit) in [
+    // What the layout asks for by itself, and the competitor.
+    let rivals: &[(&str, &str, f64)] = match name {
+        RING => &[
             (TWO_LINES_AND_TIME, "the same lines by hand", 1.25),
             (ICEORYX, "iceoryx2", 1.0),
-        ] {
-            if let Some(rival) = median_of(rival) {
-                let name = format!("round trip, {name}, p50, against {words}");
-                let target = Target::AtMost(rival * limit);
-                rows.push(Row::against(name, (found.p50, "ns"), rival, target));
-            }
+        ],
+        DESCRIPTORS => &[(AERON_AND_LINES, "the same by hand", 1.25)],
+        _ => &[],
+    };
+    for &(rival, words, limit) in rivals {
+        if let Some(rival) = median_of(rival) {
+            let name = format!("round trip, {name}, p50, against {words}");
+            let target = Target::AtMost(rival * limit);
+            rows.push(Row::against(name, (found.p50, "ns"), rival, target));
         }
     }
     rows

@@ -1,6 +1,7 @@
 //! The series of round trips: ours, and the references that they are held against.
 
 pub(crate) mod aeron;
+pub(crate) mod aeron_lines;
 pub(crate) mod cache_line;
 pub(crate) mod frames;
 pub(crate) mod iceoryx;

@@ -46,9 +46,26 @@ pub(crate) struct Arguments {
     pub(crate) every: u64,
     /// Where the writer saves them.
     pub(crate) output: PathBuf,
+    /// The frame of which one byte is changed on its way.
+    pub(crate) damage: Option<u64>,
+    /// Print how it is used and end.
+    pub(crate) help: bool,
 }
 
-const USAGE: &str = "usage: tensorpool-demo [--frames N] [--images DIR] [--rate HZ (0: as fast as possible)] [--every N] [--output DIR]";
+/// What `--help` prints.
+pub(crate) const USAGE: &str = "\
+usage: tensorpool-demo [--frames N] [--images DIR] [--rate HZ] [--every N] [--output DIR] [--damage N]
+
+Streams pictures through a node driver of its own: one producer and three consumers, each a process.
+Two consumers compare every byte, one on the ring and one on Aeron's descriptors; the third writes
+pictures back as PNG. Ends with a summary, and with 1 if a byte differed or a consumer saw nothing.
+
+  --frames N    stop after N frames; without it, Ctrl-C stops
+  --images DIR  PNG and JPEG files to send, instead of the few that come with the project
+  --rate HZ     frames per second, 60 if not given; 0: as fast as possible
+  --every N     write one frame of N back as PNG, 60 if not given
+  --output DIR  where to write them, target/demo if not given
+  --damage N    change one byte of frame N on its way, to see that the consumers notice";
 
 impl Arguments {
     /// Reads the command line.
@@ -62,6 +79,8 @@ impl Arguments {
             rate: 60,
             every: 60,
             output: workspace.join("target/demo"),
+            damage: None,
+            help: false,
         };
         let mut words = words;
         while let Some(flag) = words.next() {
@@ -76,7 +95,8 @@ impl Arguments {
                 "--rate" => parsed.rate = number(&flag, &value()?)?,
                 "--every" => parsed.every = number::<u64>(&flag, &value()?)?.max(1),
                 "--output" => parsed.output = PathBuf::from(value()?),
-                "--help" | "-h" => return Err(USAGE.to_owned()),
+                "--damage" => parsed.damage = Some(number(&flag, &value()?)?),
+                "--help" | "-h" => parsed.help = true,
                 other => return Err(format!("unknown argument {other}\n{USAGE}")),
             }
         }
@@ -94,6 +114,9 @@ impl Arguments {
         add("--output", path(&self.output));
         if let Some(frames) = self.frames {
             add("--frames", frames.to_string());
+        }
+        if let Some(damage) = self.damage {
+            add("--damage", damage.to_string());
         }
         words
     }
@@ -125,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_role_gets_the_supervisors_settings() {
-        let words = "--frames 600 --rate 30 --every 7 --images a --output b";
+        let words = "--frames 600 --rate 30 --every 7 --images a --output b --damage 3";
         let parse =
             |words: &[&str]| Arguments::parse(words.iter().map(|word| (*word).to_owned())).unwrap();
         let supervisor = parse(&words.split(' ').collect::<Vec<_>>());

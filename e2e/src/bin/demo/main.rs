@@ -22,6 +22,10 @@ mod talk;
 fn main() -> ExitCode {
     let outcome =
         Arguments::parse(std::env::args().skip(1)).and_then(|arguments| match arguments.role {
+            _ if arguments.help => {
+                println!("{}", arguments::USAGE);
+                Ok(true)
+            }
             Role::Supervisor => supervise::run(&arguments),
             Role::Producer => produce::run(&arguments),
             Role::Ring => consume::run(&arguments, consume::Kind::Ring),

@@ -64,6 +64,11 @@ fn send(
         // The frame's number decides what it shows, and is known before it is drawn.
         let frame = pictures.frame(sent.frames);
         frame.write(&mut bytes);
+        if arguments.damage == Some(sent.frames)
+            && let Some(byte) = bytes.first_mut()
+        {
+            *byte = !*byte;
+        }
         let tensor = TensorSpec::new(Dtype::Uint8, &frame.shape())
             .map_err(|error| format!("a picture is no tensor: {error}"))?;
         match producer.publish_tensor(&tensor, &bytes) {

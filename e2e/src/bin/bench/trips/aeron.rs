@@ -20,19 +20,19 @@ const BACK: i32 = 9002;
 /// Length of a descriptor with its message header.
 const LENGTH: usize = 48;
 /// After so many trips the client does its housekeeping: some 10 ms, far below its timeout.
-const TRIPS_PER_WORK: u32 = 10_000;
+pub(super) const TRIPS_PER_WORK: u32 = 10_000;
 
 type Pub = <RusteronClient as MessageClient>::Publication;
 type Sub = <RusteronClient as MessageClient>::Subscription;
 
-struct Ends {
+pub(super) struct Ends {
     publication: Pub,
     subscription: Sub,
     client: RusteronClient,
 }
 
 impl Ends {
-    fn open(directory: &Path, send: i32, receive: i32) -> Result<Self, String> {
+    pub(super) fn open(directory: &Path, send: i32, receive: i32) -> Result<Self, String> {
         let mut client = RusteronClient::connect(&RusteronConfig::new(directory))
             .map_err(|error| error.to_string())?;
         let subscription = client.add_subscription(CHANNEL, receive);
@@ -46,19 +46,19 @@ impl Ends {
         })
     }
 
-    fn connected(&mut self) -> Result<(), String> {
+    pub(super) fn connected(&mut self) -> Result<(), String> {
         spin_until(|| {
             self.work()?;
             Ok(self.publication.is_connected() && self.subscription.image_count() > 0)
         })
     }
 
-    fn work(&mut self) -> Result<(), String> {
+    pub(super) fn work(&mut self) -> Result<(), String> {
         let done = self.client.do_work(&mut |_| {});
         done.map(drop).map_err(|error| error.to_string())
     }
 
-    fn send(&mut self, word: u64) -> Result<(), String> {
+    pub(super) fn send(&mut self, word: u64) -> Result<(), String> {
         let mut message = [0_u8; LENGTH];
         let (head, _) = message.split_at_mut(8);
         head.copy_from_slice(&word.to_le_bytes());
@@ -69,7 +69,7 @@ impl Ends {
         })
     }
 
-    fn receive(&mut self) -> Result<Option<u64>, String> {
+    pub(super) fn receive(&mut self) -> Result<Option<u64>, String> {
         let mut word = None;
         self.subscription
             .poll(1, &mut |message, _| {

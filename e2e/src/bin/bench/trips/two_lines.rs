@@ -26,7 +26,7 @@ const LINES_PER_SLOT: usize = 4;
 struct Line([AtomicU64; 8]);
 
 #[derive(Debug)]
-struct Ring {
+pub(super) struct Ring {
     slots: Vec<Line>,
     payloads: Vec<Line>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct TwoLines {
 }
 
 impl Ring {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let lines = |count| std::iter::repeat_with(Line::default).take(count).collect();
         Self {
             slots: lines(SLOTS * LINES_PER_SLOT),
@@ -60,7 +60,7 @@ impl Ring {
         usize::try_from(seq).unwrap_or(0) % SLOTS
     }
 
-    fn send(&self, seq: u64, timed: bool) {
+    pub(super) fn send(&self, seq: u64, timed: bool) {
         let place = Self::place(seq);
         let (slot, payload) = (&self.slots[place * LINES_PER_SLOT], &self.payloads[place]);
         if timed {
@@ -75,7 +75,7 @@ impl Ring {
     }
 
     /// The payload's first word, once the frame is there.
-    fn receive(&self, seq: u64) -> Option<u64> {
+    pub(super) fn receive(&self, seq: u64) -> Option<u64> {
         let place = Self::place(seq);
         if self.slots[place * LINES_PER_SLOT].0[0].load(Ordering::Acquire) == seq {
             Some(self.payloads[place].0[0].load(Ordering::Relaxed))
