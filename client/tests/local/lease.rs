@@ -419,3 +419,44 @@ fn what_cannot_be_sent_is_counted_with_its_reason() {
         unsent.iter().all(|count| *count > 0).then_some(())
     });
 }
+
+// spec: D-4.4a-1 D-4.4a-3
+#[test]
+fn garbage_on_any_stream_changes_nothing_and_is_counted() {
+    use tensorpool_wire::LogicalStream::{Announce, Control, Discovery, Metadata, Qos, Status};
+    let peer = Peer::start();
+    let mut producer = producer(&peer);
+    let mut consumer = consumer(&peer).build().expect("attached");
+    let whole = peer.with(|state| Message::from(state.announce()).encode());
+    let garbage = move |state: &mut State| {
+        let connections: Vec<_> = state.leases.values().map(|it| it.connection).collect();
+        let cuts = (0..whole.len()).step_by(7);
+        // Status is no SBE: what is no document there is passed over.
+        let per_client = 5 * (cuts.len() + 2);
+        for connection in connections {
+            for stream in [Control, Announce, Qos, Metadata, Discovery, Status] {
+                // Cut off anywhere, of a foreign schema, and longer than it says.
+                for len in cuts.clone() {
+                    state.send_raw(connection, stream, &whole[..len]);
+                }
+                let mut foreign = whole.clone();
+                foreign[4] ^= 0xFF;
+                state.send_raw(connection, stream, &foreign);
+                let mut longer = whole.clone();
+                longer.push(0);
+                state.send_raw(connection, stream, &longer);
+            }
+        }
+        u64::try_from(per_client).unwrap()
+    };
+    let sent = peer.with(garbage);
+    assert!(sent > 100);
+    eventually("all of it is counted", || {
+        let counts = [producer.stats().messages, consumer.stats().messages];
+        counts.iter().all(|it| it.undecodable == sent).then_some(())
+    });
+    assert_eq!(producer.publish(b"unharmed"), Ok(Seq(0)));
+    let frame = consumer.next().unwrap().expect("a frame");
+    assert_eq!(frame.to_vec().unwrap(), b"unharmed");
+    assert_eq!(consumer.status().failures, 0);
+}

@@ -205,6 +205,37 @@ fn regions_that_may_not_be_mapped_are_refused_by_name_and_nothing_is_mapped() {
     }
 }
 
+// spec: W-15.21a-10 W-15.21a-11 W-15.21a-13
+#[test]
+fn a_link_and_a_pipe_in_place_of_a_region_are_refused() {
+    type Replace = fn(&std::path::Path);
+    let cases: [(&str, Replace); 3] = [
+        ("outside", |path| {
+            std::os::unix::fs::symlink("/etc/hostname", path).unwrap();
+        }),
+        ("resolve", |path| {
+            std::os::unix::fs::symlink("/nowhere", path).unwrap();
+        }),
+        ("not_regular", |path| {
+            let made = std::process::Command::new("mkfifo").arg(path).status();
+            assert!(made.unwrap().success());
+        }),
+    ];
+    for (reason, replace) in cases {
+        let peer = Peer::start();
+        peer.with(move |state| {
+            state.bump();
+            let path = state.directory().join("1.pool");
+            std::fs::remove_file(&path).unwrap();
+            replace(&path);
+        });
+        match consumer(&peer).build() {
+            Err(BuildError::Attach(error)) => assert_eq!(error.reason(), reason, "{error:?}"),
+            other => panic!("{reason}: {other:?}"),
+        }
+    }
+}
+
 // spec: W-15.1-2 W-15.14-4
 #[test]
 fn a_superblock_that_changes_under_a_consumer_unmaps_it_at_the_next_announce() {

@@ -286,6 +286,18 @@ impl State {
         }
     }
 
+    /// Sends bytes that need not be a message.
+    pub(crate) fn send_raw(&mut self, to: ConnectionId, stream: LogicalStream, bytes: &[u8]) {
+        let outbound = Outbound {
+            to: self.address(to),
+            stream,
+            bytes,
+            coalesce: Coalesce::Never,
+            fds: &[],
+        };
+        let _ = self.server.as_mut().unwrap().send(&outbound);
+    }
+
     pub(crate) fn send_all(&mut self, stream: LogicalStream, message: impl Into<Message>) {
         let message = message.into();
         let mut to: Vec<_> = self.leases.values().map(|lease| lease.connection).collect();

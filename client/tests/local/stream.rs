@@ -145,11 +145,14 @@ fn a_consumer_starts_where_it_wants() {
     }
     let mut newest = consumer(&peer).build().expect("attached");
     let mut next = consumer(&peer).from(Start::Next).build().expect("attached");
+    let mut at_once = consumer(&peer).from(Start::Next).build().expect("attached");
     assert_eq!(seqs(&mut newest), [4]);
     assert_eq!(seqs(&mut next), []);
     producer.publish(b"x").unwrap();
     assert_eq!(seqs(&mut newest), [5]);
     assert_eq!(seqs(&mut next), [5]);
+    // It begins when it is built, not when it is first asked.
+    assert_eq!(seqs(&mut at_once), [5]);
 }
 
 // spec: W-15.4-1 W-15.4-2 W-15.4-3 X-1-10 X-1-13 X-1-14 X-1-15
