@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tensorpool_driver_core::EpochKey;
 use tensorpool_shm::ReadMapping;
+use tensorpool_transport::aeron::OutboxCounts;
 use tensorpool_transport::aeron::port::{Endpoint, Endpoints};
 use tensorpool_transport::aeron::settings as media_settings;
 use tensorpool_transport::port::{Inbound, Outbound, ServerPort};
@@ -44,6 +45,8 @@ pub(crate) struct Aeron {
     relays_are_heard: bool,
     held: BTreeMap<StreamId, i32>,
     complained_at: Option<MonoNanos>,
+    /// Of connections that were lost.
+    past_outbox: OutboxCounts,
 }
 
 impl std::fmt::Debug for Aeron {
@@ -81,6 +84,7 @@ impl Aeron {
             relays_are_heard: false,
             held: BTreeMap::new(),
             complained_at: None,
+            past_outbox: OutboxCounts::default(),
         };
         loop {
             match this.connect(clock::now(), counters) {
@@ -218,6 +222,18 @@ impl Aeron {
         (work, relayed.poisoned)
     }
 
+    /// Messages that waited to be sent and were dropped, by reason.
+    pub(crate) fn given_up(&mut self) -> [(&'static str, u64); 2] {
+        let OutboxCounts { unheard, lost, .. } = self.outbox();
+        [("unheard", unheard), ("lost", lost)]
+    }
+
+    fn outbox(&mut self) -> OutboxCounts {
+        let link = self.line.get();
+        let now = link.map(|link| link.port.all_outbox_counts());
+        self.past_outbox.plus(now.unwrap_or_default())
+    }
+
     fn connect(&mut self, now: MonoNanos, counters: &mut Counters) -> Result<(), LinkError> {
         match self.line.poll(now) {
             Change::None => Ok(()),
@@ -253,6 +269,7 @@ impl Aeron {
         };
         Counters::bump(&mut counters.media_driver_losses, reason);
         tracing::warn!(error = %dead, "the media driver was lost; connecting again");
+        self.past_outbox = self.outbox();
         self.line.lost(now);
     }
 }

@@ -71,6 +71,10 @@ impl Aeron {
         match self.0 {}
     }
 
+    pub(crate) const fn given_up(&mut self) -> [(&'static str, u64); 2] {
+        match self.0 {}
+    }
+
     pub(crate) const fn hold(&mut self, _: StreamId, _: i32) {
         match self.0 {}
     }

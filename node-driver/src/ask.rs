@@ -337,10 +337,16 @@ fn producer_cell(doc: &StreamDocument) -> String {
 }
 
 fn drops_cell(doc: &StreamDocument) -> String {
-    let counted = doc.drops.iter().filter(|(_, count)| **count > 0);
-    let drops: Vec<String> = counted
-        .map(|(reason, count)| format!("{reason} {count}"))
-        .collect();
+    let reported = doc.drops_by_way.iter().flat_map(|(way, drops)| {
+        let counted = drops.iter().filter(|(_, count)| **count > 0);
+        counted.map(move |(reason, count)| format!("{way} {reason} {count}"))
+    });
+    let relay = doc.drops.iter().filter(|(reason, count)| {
+        let reported = doc.drops_by_way.values().any(|it| it.contains_key(*reason));
+        **count > 0 && !reported
+    });
+    let relay = relay.map(|(reason, count)| format!("{reason} {count}"));
+    let drops: Vec<String> = reported.chain(relay).collect();
     if drops.is_empty() {
         "-".to_owned()
     } else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tensorpool_driver_core::{StreamStatus, Way};
 use tensorpool_wire::StreamId;
 
 /// One of the two ways in. Bounded label.
@@ -24,6 +25,33 @@ impl WayIn {
             Self::Aeron => "aeron",
             Self::Socket => "socket",
         }
+    }
+}
+
+/// Frames that the consumers of one stream on one way missed, as they last reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReportedDrops {
+    /// Never seen.
+    pub(crate) gap: u64,
+    /// Overwritten while they were read, or before.
+    pub(crate) late: u64,
+}
+
+impl ReportedDrops {
+    /// Those of the consumers that hold a lease.
+    pub(crate) fn of(stream: &StreamStatus, way: WayIn) -> Self {
+        let mut drops = Self::default();
+        for consumer in &stream.consumers {
+            let is_this = match consumer.way {
+                Way::Aeron => way == WayIn::Aeron,
+                Way::Socket { .. } => way == WayIn::Socket,
+            };
+            if let Some(qos) = consumer.qos.filter(|_| is_this) {
+                drops.gap = drops.gap.saturating_add(qos.drops_gap);
+                drops.late = drops.late.saturating_add(qos.drops_late);
+            }
+        }
+        drops
     }
 }
 
@@ -59,6 +87,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Forgets what was counted for a stream that is gone, so that streams which come and go do not
+    /// add up to ever more labels.
+    pub(crate) fn forget(&mut self, stream: StreamId) {
+        self.relayed.remove(&stream);
+        self.relay_drops.retain(|(of, _), _| *of != stream);
+    }
+
     /// Adds one to a labelled counter.
     pub fn bump<K: Ord>(counters: &mut BTreeMap<K, u64>, label: K) {
         Self::add(counters, label, 1);

@@ -1,8 +1,8 @@
 //! Every metric of the driver: names, help texts and labels, and the text that Prometheus reads.
 //!
 //! Names and labels are an interface: a snapshot test holds them. Labels are bounded: reasons,
-//! roles and names of messages, which are enums of this project, and the ids of streams, which
-//! `limits.streams` bounds.
+//! roles and names of messages, which are enums of this project, and the ids and configured names of
+//! the streams that exist, which `limits.streams` bounds; what was counted for a stream goes with it.
 
 mod metric;
 #[cfg(test)]
@@ -17,11 +17,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use tensorpool_driver_core::{DropReason, Lifecycle, RemoveReason, StatusSnapshot, StreamPhase};
+use tensorpool_driver_core::{
+    DropReason, Lifecycle, RemoveReason, StatusSnapshot, StreamPhase, StreamStatus,
+};
 use tensorpool_transport::port::CloseReason;
 use tensorpool_transport::socket::Stats;
+use tensorpool_wire::StreamId;
 
-use crate::counters::{Counters, WayIn};
+use crate::counters::{Counters, ReportedDrops, WayIn};
 use metric::{Kind, Metric};
 
 /// All that one scrape shows, taken by the duty cycle at one instant.
@@ -35,6 +38,8 @@ pub(crate) struct Snapshot {
     pub socket: Option<Stats>,
     /// Whether a media driver is connected.
     pub media_driver: bool,
+    /// Messages to Aeron that waited and were dropped, by reason.
+    pub given_up: Option<[(&'static str, u64); 2]>,
 }
 
 /// The exposition text of one snapshot.
@@ -145,7 +150,29 @@ fn by<'a>(
         .map(move |(value, count)| (vec![label(name, value)], Number::Whole(*count)))
 }
 
+/// The labels of one stream: its id, its configured name (empty for a dynamic one), and `more`.
+fn of<const N: usize>(stream: &StreamStatus, more: [(&'static str, String); N]) -> Labels {
+    labels_of(stream.stream_id, &stream.name, more)
+}
+
+fn labels_of<const N: usize>(
+    stream: StreamId,
+    name: &str,
+    more: [(&'static str, String); N],
+) -> Labels {
+    let mut labels = vec![label("stream", stream), label("name", name)];
+    labels.extend(more);
+    labels
+}
+
 impl Snapshot {
+    fn by_id<const N: usize>(&self, stream: StreamId, more: [(&'static str, String); N]) -> Labels {
+        let streams = &self.status.streams;
+        let found = streams.binary_search_by_key(&stream, |known| known.stream_id);
+        let name = found.map_or("", |at| streams.get(at).map_or("", |it| it.name.as_str()));
+        labels_of(stream, name, more)
+    }
+
     fn encode_state(&self, out: &mut Families<'_>) -> Result<(), fmt::Error> {
         let status = &self.status;
         let version = env!("CARGO_PKG_VERSION");
@@ -175,12 +202,8 @@ impl Snapshot {
         out.family(
             Metric::Leases,
             status.streams.iter().flat_map(|stream| {
-                let lease = |role: &'static str, number| {
-                    (
-                        vec![label("stream", stream.stream_id), label("role", role)],
-                        number,
-                    )
-                };
+                let lease =
+                    |role: &'static str, number| (of(stream, [label("role", role)]), number);
                 [
                     lease("producer", count(stream.producer.iter())),
                     lease("consumer", count(stream.consumers.iter())),
@@ -197,34 +220,26 @@ impl Snapshot {
             Metric::MemoryBytes,
             status.streams.iter().map(|stream| {
                 let bytes = stream.memory.iter().map(|epoch| epoch.bytes).sum();
-                (
-                    vec![label("stream", stream.stream_id)],
-                    Number::Whole(bytes),
-                )
+                (of(stream, []), Number::Whole(bytes))
             }),
         )?;
         out.family(
             Metric::Frames,
             status.streams.iter().filter_map(|stream| {
                 let frames = stream.producer.as_ref()?.frames?;
-                Some((
-                    vec![label("stream", stream.stream_id)],
-                    Number::Whole(frames),
-                ))
+                Some((of(stream, []), Number::Whole(frames)))
             }),
         )?;
         out.family(
             Metric::ConsumerDrops,
             status.streams.iter().flat_map(|stream| {
-                let qos = || stream.consumers.iter().filter_map(|c| c.qos);
-                let drops = |reason: &'static str, number: u64| {
-                    let labels = vec![label("stream", stream.stream_id), label("reason", reason)];
-                    (labels, Number::Whole(number))
-                };
-                [
-                    drops("gap", qos().map(|qos| qos.drops_gap).sum()),
-                    drops("late", qos().map(|qos| qos.drops_late).sum()),
-                ]
+                WayIn::ALL.into_iter().flat_map(move |way| {
+                    let drops = ReportedDrops::of(stream, way);
+                    [("gap", drops.gap), ("late", drops.late)].map(|(reason, number)| {
+                        let more = [label("way", way.label()), label("reason", reason)];
+                        (of(stream, more), Number::Whole(number))
+                    })
+                })
             }),
         )
     }
@@ -250,7 +265,7 @@ impl Snapshot {
         let never = DropReason::ALL
             .into_iter()
             .filter(|reason| !core.drops.keys().any(|(seen, _)| seen == reason))
-            .map(|reason| ((reason, ""), 0));
+            .map(|reason| ((reason, "any"), 0));
         let drops = core.drops.iter().map(|(key, count)| (*key, *count));
         out.family(
             Metric::MessagesDropped,
@@ -292,7 +307,7 @@ impl Snapshot {
             counters
                 .relayed
                 .iter()
-                .map(|(stream, count)| (vec![label("stream", stream)], Number::Whole(*count))),
+                .map(|(stream, count)| (self.by_id(*stream, []), Number::Whole(*count))),
         )?;
         out.family(
             Metric::RelayDrops,
@@ -300,9 +315,16 @@ impl Snapshot {
                 .relay_drops
                 .iter()
                 .map(|((stream, reason), count)| {
-                    let labels = vec![label("stream", stream), label("reason", reason)];
+                    let labels = self.by_id(*stream, [label("reason", reason)]);
                     (labels, Number::Whole(*count))
                 }),
+        )?;
+        out.family(
+            Metric::GivenUp,
+            self.given_up
+                .iter()
+                .flatten()
+                .map(|(reason, count)| (vec![label("reason", reason)], Number::Whole(*count))),
         )?;
         out.one(Metric::Drained, counters.drained)?;
         out.one(Metric::MediaDriverConnects, counters.media_driver_connects)?;

@@ -84,7 +84,12 @@ impl Runtime {
                     socket.disconnect(connection, CloseReason::Local);
                 }
             }
-            Action::Note(note) => log(&note),
+            Action::Note(note) => {
+                if let Note::StreamGone { stream } = note {
+                    self.counters.forget(stream);
+                }
+                log(&note);
+            }
             Action::Stop => self.stopping = true,
         }
     }

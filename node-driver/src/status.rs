@@ -14,7 +14,7 @@ use tensorpool_driver_core::{
 };
 use tensorpool_wire::{ConnectionId, MonoNanos};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, ReportedDrops, WayIn};
 
 /// Consumers in one document.
 const CONSUMERS_SHOWN: usize = 200;
@@ -59,6 +59,8 @@ pub struct StreamDocument {
     /// Frames missed, by reason: the sums of what consumers report (`gap`, `late`), and what the relay
     /// to Aeron dropped (`relay_...`).
     pub drops: BTreeMap<String, u64>,
+    /// Of these, what consumers report, by their way in and reason.
+    pub drops_by_way: BTreeMap<String, BTreeMap<String, u64>>,
     /// Descriptors relayed to Aeron.
     pub relayed: u64,
     /// Bytes of all epochs.
@@ -183,6 +185,9 @@ fn document(driver: &DriverDocument, stream: &StreamStatus, counters: &Counters)
             .collect(),
         pending_attaches: stream.pending_attaches,
         drops: drops(stream, counters),
+        drops_by_way: WayIn::ALL
+            .map(|way| (way.label().to_owned(), reported_drops(stream, way)))
+            .into(),
         relayed: counters
             .relayed
             .get(&stream.stream_id)
@@ -204,12 +209,21 @@ fn document(driver: &DriverDocument, stream: &StreamStatus, counters: &Counters)
     }
 }
 
+/// What the consumers of one way report.
+fn reported_drops(stream: &StreamStatus, way: WayIn) -> BTreeMap<String, u64> {
+    let drops = ReportedDrops::of(stream, way);
+    [("gap", drops.gap), ("late", drops.late)]
+        .map(|(reason, count)| (reason.to_owned(), count))
+        .into()
+}
+
 fn drops(stream: &StreamStatus, counters: &Counters) -> BTreeMap<String, u64> {
-    let qos = || stream.consumers.iter().filter_map(|consumer| consumer.qos);
-    let mut drops = BTreeMap::from([
-        ("gap".to_owned(), qos().map(|qos| qos.drops_gap).sum()),
-        ("late".to_owned(), qos().map(|qos| qos.drops_late).sum()),
-    ]);
+    let mut drops = BTreeMap::new();
+    for way in WayIn::ALL {
+        for (reason, count) in reported_drops(stream, way) {
+            *drops.entry(reason).or_default() += count;
+        }
+    }
     for ((id, reason), count) in &counters.relay_drops {
         if *id == stream.stream_id {
             drops.insert(

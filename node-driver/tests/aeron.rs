@@ -134,7 +134,8 @@ fn of_two_producers_with_one_client_id_one_on_each_way_in_exactly_one_is_served(
         ]
     );
     assert_eq!(
-        driver.metric("tensorpool_driver_leases{stream=\"10000\",role=\"producer\"}"),
+        driver
+            .metric("tensorpool_driver_leases{stream=\"10000\",name=\"camera\",role=\"producer\"}"),
         Some(1.0)
     );
 }

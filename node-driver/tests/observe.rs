@@ -55,6 +55,9 @@ fn status_names_epoch_producer_pid_consumers_drops_and_memory_by_epoch() {
     assert_eq!(doc["consumers_total"], 1);
     assert_eq!(doc["consumers"][0]["last_seq"], 599);
     assert_eq!(doc["drops"]["late"], 2);
+    assert_eq!(doc["drops_by_way"]["socket"]["gap"], 3);
+    assert_eq!(doc["drops_by_way"]["socket"]["late"], 2);
+    assert_eq!(doc["drops_by_way"]["aeron"]["gap"], 0);
     assert_eq!(doc["driver"]["pid"], driver.pid());
     let memory = doc["memory"].as_array().unwrap();
     assert_eq!(memory.len(), 2);
@@ -63,7 +66,14 @@ fn status_names_epoch_producer_pid_consumers_drops_and_memory_by_epoch() {
     assert_eq!(memory[1]["current"], true);
 
     let table = text(&driver.command(&["status"]).stdout);
-    for part in ["camera", "pid ", "gap 3", "late 2", "old:", "current:"] {
+    for part in [
+        "camera",
+        "pid ",
+        "socket gap 3",
+        "socket late 2",
+        "old:",
+        "current:",
+    ] {
         assert!(table.contains(part), "no {part:?} in\n{table}");
     }
 }
@@ -190,7 +200,7 @@ fn health_and_metrics_are_served_and_everything_else_is_refused() {
     assert_eq!(driver.request("PUT", "/metrics").0, 405);
     let mut client = Raw::socket(&place.socket());
     let lease = client.lease(Role::Producer, CAMERA, 7);
-    let leases = "tensorpool_driver_leases{stream=\"10000\",role=\"producer\"}";
+    let leases = "tensorpool_driver_leases{stream=\"10000\",name=\"camera\",role=\"producer\"}";
     assert_eq!(driver.metric(leases), Some(1.0));
     assert_eq!(
         driver.metric("tensorpool_driver_attaches_total{result=\"ok\"}"),

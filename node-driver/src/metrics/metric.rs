@@ -61,6 +61,8 @@ pub(crate) enum Metric {
     Relayed,
     /// Frames not relayed.
     RelayDrops,
+    /// Messages to Aeron dropped while they waited.
+    GivenUp,
     /// Descriptors read for nobody.
     Drained,
     /// Media drivers connected to.
@@ -125,6 +127,7 @@ impl Metric {
             Self::Superseded => "messages_superseded",
             Self::Relayed => "relay_descriptors",
             Self::RelayDrops => "relay_drops",
+            Self::GivenUp => "aeron_messages_given_up",
             Self::Drained => "drained_descriptors",
             Self::MediaDriverConnects => "media_driver_connects",
             Self::MediaDriverLosses => "media_driver_losses",
@@ -150,7 +153,7 @@ impl Metric {
             Self::MemoryBytes => "Bytes of all epochs that exist",
             Self::Frames => "Frames of the current epoch, as the producer last reported",
             Self::ConsumerDrops => {
-                "Frames that consumers with a live lease missed in the current epoch, as they last reported"
+                "Frames that consumers with a live lease missed, as they last reported"
             }
             Self::Attaches => "Attach requests by answer",
             Self::LeasesEnded => "Leases that ended",
@@ -174,6 +177,9 @@ impl Metric {
             Self::Relayed => "Descriptors published for socket producers",
             Self::RelayDrops => {
                 "Frames of socket producers without a descriptor for Aeron consumers"
+            }
+            Self::GivenUp => {
+                "Messages to Aeron that waited for a listener or for room and were dropped"
             }
             Self::Drained => "Descriptors of Aeron producers read so that they see a subscriber",
             Self::MediaDriverConnects => "Connections made to a media driver",
@@ -220,6 +226,7 @@ impl Metric {
             | Self::Superseded
             | Self::Relayed
             | Self::RelayDrops
+            | Self::GivenUp
             | Self::Drained
             | Self::MediaDriverConnects
             | Self::MediaDriverLosses

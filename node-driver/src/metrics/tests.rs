@@ -106,6 +106,7 @@ fn snapshot() -> Snapshot {
         },
         socket: Some(Stats::default()),
         media_driver: true,
+        given_up: Some([("unheard", 3), ("lost", 0)]),
     }
 }
 

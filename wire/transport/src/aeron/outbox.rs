@@ -44,8 +44,10 @@ pub struct OutboxCounts {
     pub unheard: u64,
     /// Refused since the outbox was full.
     pub overflowed: u64,
-    /// Dropped since the publication cannot take them (closed, too long).
+    /// Refused at once since the publication cannot take them (closed, too long).
     pub failed: u64,
+    /// Dropped while they waited, since the publication cannot take them or never opened.
+    pub lost: u64,
 }
 
 impl OutboxCounts {
@@ -58,6 +60,7 @@ impl OutboxCounts {
             unheard: self.unheard + other.unheard,
             overflowed: self.overflowed + other.overflowed,
             failed: self.failed + other.failed,
+            lost: self.lost + other.lost,
         }
     }
 }
@@ -157,7 +160,7 @@ impl Outbox {
     /// Drops what waits: its publication will not be there.
     pub(super) fn give_up(&mut self) {
         while !self.waiting.is_empty() {
-            self.counts.failed += 1;
+            self.counts.lost += 1;
             self.drop_first();
         }
     }
@@ -182,7 +185,7 @@ impl Outbox {
                     break;
                 }
                 Err(_) => {
-                    self.counts.failed += 1;
+                    self.counts.lost += 1;
                     self.drop_first();
                 }
             }
