@@ -11,7 +11,6 @@ use crate::control_plane::StartError;
 use crate::debian::DebianError;
 use crate::hugepages::HugepageError;
 use crate::init;
-use crate::mounts;
 use crate::progress::Progress;
 use crate::runtime::Runtime;
 use crate::state::{Extent, ProcessId, State, directory_of};
@@ -271,7 +270,14 @@ impl Cluster {
         let archive = File::open(archive).map_err(ClusterError::io(what.clone()))?;
         let mut ctr = self.command("ctr");
         ctr.args(["--namespace", "k8s.io", "images", "import", "-"]);
-        mounts::run(ctr.stdin(archive)).map_err(ClusterError::io(what))
+        let output = ctr.stdin(archive).output();
+        let output = output.map_err(ClusterError::io(what.clone()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let source = io::Error::other(format!("it is no archive of images: {said}"));
+        Err(ClusterError::Io { what, source })
     }
 
     /// The administrator's kubeconfig. Its server can be reached from inside only, unless this is

@@ -47,6 +47,8 @@ fn become_root() {
     }
 }
 
+const DEFAULT_NAME: &str = "main";
+
 /// A real Kubernetes on this machine, for tests and for trying things.
 ///
 /// etcd, API server, controllers, scheduler, kubelet, kube-proxy, containerd and runc, built from
@@ -67,7 +69,7 @@ Examples:
   cargo xtask cluster down")]
 struct Arguments {
     /// Which cluster; several live side by side.
-    #[arg(long, default_value = "main", global = true)]
+    #[arg(long, default_value = DEFAULT_NAME, global = true)]
     name: String,
     #[command(subcommand)]
     action: Action,
@@ -194,14 +196,16 @@ fn up(name: String, wanted: &Up) -> Result<(), Box<dyn Error>> {
         cluster.describe()
     );
     println!("logs in {}", cluster.logs().display());
-    println!(
-        "try: cargo xtask cluster kubectl get {}",
-        if wanted.control_plane {
-            "namespaces"
-        } else {
-            "nodes"
-        }
-    );
+    let named = match options.name.as_str() {
+        DEFAULT_NAME => String::new(),
+        name => format!(" --name {name}"),
+    };
+    let what = if wanted.control_plane {
+        "namespaces"
+    } else {
+        "nodes"
+    };
+    println!("try: cargo xtask cluster{named} kubectl get {what}");
     Ok(())
 }
 

@@ -97,12 +97,13 @@ impl<'a> Start<'a> {
         };
         // Written before it is done, so that it can be undone whenever we are killed.
         self.save(&state)?;
+        let own = self.keep_own_program()?;
         let mut child = match wanted {
             Wanted::ControlPlane { kubectl } => {
                 self.link_programs(&[kubectl])?;
-                self.spawn_control_plane()?
+                self.spawn_control_plane(&own)?
             }
-            Wanted::Whole(programs) => self.spawn_whole(programs, &state.extent)?,
+            Wanted::Whole(programs) => self.spawn_whole(&own, programs, &state.extent)?,
         };
         let process = self.first_process(&mut child, &state.extent);
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -118,7 +119,12 @@ impl<'a> Start<'a> {
         state.save(self.directory).map_err(ClusterError::io(what))
     }
 
-    fn spawn_whole(&self, programs: &Programs, extent: &Extent) -> Result<Child, ClusterError> {
+    fn spawn_whole(
+        &self,
+        own: &Path,
+        programs: &Programs,
+        extent: &Extent,
+    ) -> Result<Child, ClusterError> {
         let mut plan = Plan {
             directory: self.directory.to_owned(),
             groups: Vec::new(),
@@ -150,9 +156,18 @@ impl<'a> Start<'a> {
             )))?;
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--propagation", "slave", "--"]);
-        unshare.arg(&self.options.program);
+        unshare.arg(own);
         unshare.args(["enter", "--directory"]).arg(self.directory);
         self.spawn(&mut unshare)
+    }
+
+    /// The program that runs the cluster is kept with it: `cargo xtask cluster` finds it there
+    /// without building, and it is the version that can undo what it did.
+    fn keep_own_program(&self) -> Result<PathBuf, ClusterError> {
+        let own = self.directory.join("bin/tensorpool-cluster");
+        let what = format!("could not copy {}", self.options.program.display());
+        fs::copy(&self.options.program, &own).map_err(ClusterError::io(what))?;
+        Ok(own)
     }
 
     /// One directory for `PATH` with everything that the cluster and its users start by name.
@@ -168,8 +183,8 @@ impl<'a> Start<'a> {
         Ok(())
     }
 
-    fn spawn_control_plane(&self) -> Result<Child, ClusterError> {
-        let mut keeper = Command::new(&self.options.program);
+    fn spawn_control_plane(&self, own: &Path) -> Result<Child, ClusterError> {
+        let mut keeper = Command::new(own);
         keeper.args(["keep-control-plane", "--directory"]);
         self.spawn(keeper.arg(self.directory))
     }

@@ -169,14 +169,19 @@ fn list(
     }
 }
 
-/// Processes that run a program of a cluster.
+/// Processes in other PID namespaces than ours, and those that were started for a cluster of these
+/// tests. Control planes of other tests are neither.
 fn servers() -> BTreeSet<String> {
+    let ours = fs::read_link("/proc/self/ns/pid").expect("we are in one");
     let processes = fs::read_dir("/proc").expect("/proc is there").flatten();
     processes
-        .filter_map(|process| fs::read_link(process.path().join("exe")).ok())
-        .map(|program| program.display().to_string())
-        .filter(|program| {
-            program.contains("cluster-programs") || program.contains("tensorpool-cluster")
+        .filter_map(|process| {
+            let process = process.path();
+            let started_as = fs::read(process.join("cmdline")).ok()?;
+            let started_as = String::from_utf8_lossy(&started_as).replace('\0', " ");
+            let elsewhere = fs::read_link(process.join("ns/pid")).is_ok_and(|its| its != ours);
+            let for_tests = started_as.contains("/clusters/test-");
+            (elsewhere || for_tests).then(|| format!("{} {started_as}", process.display()))
         })
         .collect()
 }
