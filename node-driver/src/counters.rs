@@ -105,3 +105,23 @@ impl Counters {
         *value = value.saturating_add(count);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_a_stream_go_with_it_and_others_stay() {
+        let mut counters = Counters::default();
+        for stream in [StreamId(1), StreamId(2)] {
+            Counters::add(&mut counters.relayed, stream, 5);
+            Counters::bump(&mut counters.relay_drops, (stream, "relay_lapped"));
+        }
+        counters.forget(StreamId(1));
+        assert_eq!(counters.relayed, [(StreamId(2), 5)].into());
+        assert_eq!(
+            counters.relay_drops,
+            [((StreamId(2), "relay_lapped"), 1)].into()
+        );
+    }
+}

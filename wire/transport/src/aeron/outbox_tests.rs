@@ -189,5 +189,34 @@ fn what_a_closed_publication_cannot_take_is_dropped_and_counted() {
     publication.then([Err(SendError::Closed("gone".to_owned()))]);
     assert_eq!(outbox.flush(&mut publication, MonoNanos(0)), 0);
     assert!(outbox.is_empty());
-    assert_eq!(outbox.counts().failed, 1);
+    assert_eq!(outbox.counts().lost, 1);
+}
+
+#[test]
+fn what_waits_for_a_publication_that_opens_is_sent_and_for_one_that_does_not_is_counted() {
+    let mut publication = Told::new([]);
+    let mut opens = outbox();
+    assert_eq!(opens.keep_for_later(b"a", 8), Ok(()));
+    assert_eq!(opens.keep_for_later(b"bc", 8), Ok(()));
+    let too_long = Err(SendError::TooLong { len: 9, max: 8 });
+    assert_eq!(opens.keep_for_later(b"123456789", 8), too_long);
+    assert_eq!(opens.flush(&mut publication, MonoNanos(0)), 2);
+    assert_eq!(publication.taken, [b"a".to_vec(), b"bc".to_vec()]);
+    let mut never = outbox();
+    for message in [b"a", b"b", b"c"] {
+        assert_eq!(never.keep_for_later(message, 8), Ok(()));
+    }
+    let overflow = Err(SendError::Overflow { limit: 12 });
+    assert_eq!(
+        never.keep_for_later(b"d", 8),
+        overflow,
+        "one past the bound"
+    );
+    never.give_up();
+    assert!(never.is_empty());
+    let counts = opens.counts().plus(never.counts());
+    assert_eq!(
+        (counts.kept, counts.failed, counts.overflowed, counts.lost),
+        (5, 1, 1, 3)
+    );
 }
