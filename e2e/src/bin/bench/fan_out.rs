@@ -19,52 +19,71 @@ const CONSUMERS: [usize; 3] = [1, 2, 4];
 /// More consumers may cost this much more than one.
 const FACTOR: f64 = 1.10;
 
-/// The rows for one, two and four consumers.
+/// The rows for one, two and four consumers, which take turns in every round.
 pub(crate) fn rows(machine: &Machine, way: &Way, quick: bool) -> Vec<Row> {
-    let frames = if quick { 50_000 } else { 1_000_000 };
-    let mut producer = match connect::producer(way, STREAM) {
-        Ok(producer) => producer,
-        Err(why) => return vec![Row::not_measured("producer's CPU per frame", why)],
+    let (rounds, frames) = if quick { (9, 20_000) } else { (15, 100_000) };
+    let name = |consumers| format!("producer's CPU per frame, {consumers} consumers");
+    let (runnable, others): (Vec<usize>, Vec<usize>) =
+        CONSUMERS.iter().partition(|count| **count < machine.cores);
+    let mut rows = match measure(machine, way, &runnable, (rounds, frames)) {
+        Err(why) => vec![Row::not_measured("producer's CPU per frame", why)],
+        Ok(medians) => {
+            let one = medians.first().copied();
+            let row = |(count, nanos): (&usize, &f64)| match one {
+                Some(one) if *count > 1 => Row::against(
+                    name(*count),
+                    (*nanos, "ns"),
+                    one,
+                    Target::AtMost(one * FACTOR),
+                ),
+                Some(_) | None => Row::value(name(*count), *nanos, "ns"),
+            };
+            runnable.iter().zip(&medians).map(row).collect()
+        }
     };
-    let mut rows = Vec::new();
-    let mut one: Option<f64> = None;
-    for consumers in CONSUMERS {
-        let name = format!("producer's CPU per frame, {consumers} consumers");
-        let row = if machine.cores <= consumers {
-            Row::not_measured(name, format!("{} cores", machine.cores))
-        } else {
-            match measure(machine, way, &mut producer, consumers, frames) {
-                Err(why) => Row::not_measured(name, why),
-                Ok(nanos) => match one {
-                    None => {
-                        one = Some(nanos);
-                        Row::value(name, nanos, "ns")
-                    }
-                    Some(one) => {
-                        Row::against(name, (nanos, "ns"), one, Target::AtMost(one * FACTOR))
-                    }
-                },
-            }
-        };
-        rows.push(row);
-    }
+    rows.extend(
+        others
+            .into_iter()
+            .map(|count| Row::not_measured(name(count), format!("{} cores", machine.cores))),
+    );
     rows
 }
 
+/// The median of all rounds for each number of consumers.
 fn measure(
     machine: &Machine,
     way: &Way,
-    producer: &mut Producer,
-    consumers: usize,
-    frames: u32,
-) -> Result<f64, String> {
+    counts: &[usize],
+    (rounds, frames): (usize, u32),
+) -> Result<Vec<f64>, String> {
+    let mut producer = connect::producer(way, STREAM)?;
+    let most = counts.iter().copied().max().unwrap_or(0);
     let mut peers = Vec::new();
-    for core in machine.others().into_iter().take(consumers) {
+    for core in machine.others().into_iter().take(most) {
         let mut peer = Peer::start("fan-out", core, &way.arguments())?;
         peer.expect("idle")?;
+        peers.push(peer);
+    }
+    let mut series = vec![Vec::new(); counts.len()];
+    for _ in 0..rounds {
+        for (count, turns) in counts.iter().zip(&mut series) {
+            // The others wait for their turn in a blocking read.
+            let reading = peers.get_mut(..*count).ok_or("a consumer without a core")?;
+            turns.push(turn(&mut producer, reading, frames)?);
+        }
+    }
+    let median = |mut turns: Vec<f64>| {
+        turns.sort_by(f64::total_cmp);
+        turns.get(turns.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    Ok(series.into_iter().map(median).collect())
+}
+
+/// CPU time of this thread per frame while these consumers read.
+fn turn(producer: &mut Producer, peers: &mut [Peer], frames: u32) -> Result<f64, String> {
+    for peer in &mut *peers {
         peer.tell("go")?;
         peer.expect("ready")?;
-        peers.push(peer);
     }
     let mut payload = vec![3_u8; LEN];
     let before = thread_cpu_ns();
@@ -76,7 +95,7 @@ fn measure(
         *head = REST.to_le_bytes();
     }
     send(producer, &payload)?;
-    for peer in &mut peers {
+    for peer in peers {
         peer.expect("idle")?;
     }
     let took = f64::from(u32::try_from(took / 1000).unwrap_or(u32::MAX)) * 1000.0;
