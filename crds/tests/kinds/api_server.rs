@@ -17,7 +17,7 @@ use tensorpool_crds::{
 
 /// One server for all of it: it takes longer to start than to answer.
 #[tokio::test]
-async fn corpus_and_people_meet_a_real_api_server() {
+async fn control_plane_judges_as_the_corpus_says_and_shows_what_people_want() {
     let server = Server::start().await;
     server.the_chart_s_definitions_apply_without_a_warning();
     server.corpus_gets_its_verdicts().await;

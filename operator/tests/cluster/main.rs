@@ -1,0 +1,7 @@
+//! The operator's own program against a real API server. The test plays the node drivers.
+
+mod leading;
+mod life;
+mod process;
+mod repair;
+mod world;

@@ -1,0 +1,216 @@
+//! An API server with our definitions, Nodes, and drivers played by the test.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::wait::await_condition;
+use kube::{Client, Config, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tensorpool_cluster::ControlPlane;
+use tensorpool_crds::{
+    Pool, StreamLayout, TensorPoolNode, TensorStream, TensorStreamSpec, field_manager,
+};
+use tokio::time::timeout;
+
+use crate::process::{LIMIT, Operator};
+
+pub(crate) struct World {
+    control_plane: ControlPlane,
+    pub(crate) client: Client,
+}
+
+impl World {
+    /// With these Nodes, and the namespaces `tensorpool-system` and `vision`.
+    pub(crate) async fn start(nodes: &[&str]) -> Self {
+        let control_plane = ControlPlane::start().expect("a control plane starts");
+        let file = Kubeconfig::read_from(control_plane.kubeconfig()).expect("it wrote one");
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        let client = Client::try_from(config.expect("the file is complete"));
+        let world = Self {
+            control_plane,
+            client: client.expect("a client can be made of it"),
+        };
+        let templates = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../helm/tensorpool-crds/templates"
+        );
+        world.kubectl(&["apply", "--server-side", "-f", templates]);
+        world.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ]);
+        world.kubectl(&["create", "namespace", "tensorpool-system"]);
+        world.kubectl(&["create", "namespace", "vision"]);
+        for name in nodes {
+            let node = Node {
+                metadata: ObjectMeta {
+                    name: Some((*name).to_owned()),
+                    labels: Some(BTreeMap::from([("zone".to_owned(), "a".to_owned())])),
+                    ..ObjectMeta::default()
+                },
+                ..Node::default()
+            };
+            world
+                .all::<Node>()
+                .create(&PostParams::default(), &node)
+                .await
+                .expect("it is one");
+        }
+        world
+    }
+
+    pub(crate) fn operator(&self, name: &str) -> Operator {
+        Operator::start(&self.control_plane.kubeconfig(), name)
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self
+            .control_plane
+            .kubectl()
+            .args(arguments)
+            .output()
+            .expect("it starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).expect("it prints UTF-8")
+    }
+
+    pub(crate) fn all<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        Api::all(self.client.clone())
+    }
+
+    pub(crate) fn vision<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "vision")
+    }
+
+    /// The object, once `is` holds.
+    pub(crate) async fn when<K>(&self, api: Api<K>, name: &str, is: impl Fn(&K) -> bool) -> K
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+    {
+        let holds = |object: Option<&K>| object.is_some_and(&is);
+        let found = timeout(LIMIT, await_condition(api.clone(), name, holds)).await;
+        match found {
+            Ok(found) => found
+                .expect("the watch goes on")
+                .expect("the condition asks for it"),
+            Err(_) => panic!("{name} never became so: {:?}", api.get_opt(name).await),
+        }
+    }
+
+    /// Returns once the object is gone.
+    pub(crate) async fn gone<K>(&self, api: Api<K>, name: &str)
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+    {
+        let holds = |object: Option<&K>| object.is_none();
+        let gone = timeout(LIMIT, await_condition(api, name, holds)).await;
+        gone.expect("it goes in time").expect("the watch goes on");
+    }
+
+    pub(crate) async fn make_stream(&self, name: &str) {
+        let layout = StreamLayout {
+            header_slots: 8,
+            pools: vec![Pool {
+                pool_id: 1,
+                stride_bytes: 4_096,
+            }],
+        };
+        let stream = TensorStream::new(name, TensorStreamSpec::new(layout));
+        let api = self.vision::<TensorStream>();
+        api.create(&PostParams::default(), &stream)
+            .await
+            .expect("it is a good one");
+    }
+
+    /// The driver of `node` follows its current policy and has memory for these streams.
+    pub(crate) async fn driver_serves(&self, node: &str, names: &[&str]) {
+        let api = self.all::<TensorPoolNode>();
+        let object = api.get(node).await.expect("the operator made it");
+        let streams = object
+            .spec
+            .streams
+            .iter()
+            .filter(|it| names.contains(&it.name.as_str()));
+        let streams: Vec<Value> = streams
+            .map(|it| {
+                json!({
+                    "namespace": it.namespace, "name": it.name, "uid": it.uid,
+                    "streamId": it.stream_id, "epoch": 1, "layoutVersion": 1, "phase": "Ready",
+                    "bytes": it.bytes, "producers": 1, "consumers": 2,
+                })
+            })
+            .collect();
+        let pools: Vec<Value> = object
+            .spec
+            .pools
+            .iter()
+            .map(|it| {
+                json!({
+                    "className": it.class_name, "pageSize": it.page_size,
+                    "capacityBytes": it.size_bytes, "allocatedBytes": 0,
+                })
+            })
+            .collect();
+        let body = json!({
+            "apiVersion": "tensorpool.io/v1alpha1",
+            "kind": "TensorPoolNode",
+            "metadata": {"name": node},
+            "status": {
+                "observedPolicyRevision": object.spec.policy_revision,
+                "streamCount": streams.len(),
+                "attachments": 3 * streams.len(),
+                "pools": pools,
+                "streams": streams,
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "AsExpected",
+                    "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }],
+            },
+        });
+        let parameters = PatchParams::apply(field_manager::NODE_DRIVER).force();
+        let applied = api
+            .patch_status(node, &parameters, &Patch::Apply(&body))
+            .await;
+        applied.expect("a driver may write its status");
+    }
+
+    /// How often the operator wrote anything but its lease.
+    pub(crate) fn writes(&self) -> usize {
+        let log = fs::read_to_string(self.control_plane.audit_log()).expect("there is a log");
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines
+            .filter(|it| {
+                let by_operator = it["requestURI"]
+                    .as_str()
+                    .is_some_and(|uri| uri.contains("fieldManager=tensorpool-operator"));
+                by_operator && it["objectRef"]["resource"] != "leases"
+            })
+            .filter(|it| it["stage"].is_null() || it["stage"] == "ResponseComplete")
+            .count()
+    }
+}
+
+/// Reason of a condition, if its status is as given.
+pub(crate) fn reason(stream: &TensorStream, kind: &str, status: &str) -> Option<String> {
+    let conditions = &stream.status.as_ref()?.conditions;
+    let found = conditions
+        .iter()
+        .find(|it| it.type_ == kind && it.status == status);
+    found.map(|it| it.reason.clone())
+}
