@@ -84,14 +84,16 @@ impl Runtime {
                     socket.disconnect(connection, CloseReason::Local);
                 }
             }
-            Action::Note(note) => {
-                if let Note::StreamGone { stream } = note {
-                    self.counters.forget(stream);
-                }
-                log(&note);
-            }
+            Action::Note(note) => self.note(&note),
             Action::Stop => self.stopping = true,
         }
+    }
+
+    fn note(&mut self, note: &Note) {
+        if let Note::StreamGone { stream } = note {
+            self.counters.forget(*stream);
+        }
+        log(note);
     }
 
     // spec: W-7.1-4, D-3-2

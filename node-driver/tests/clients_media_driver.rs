@@ -418,7 +418,8 @@ fn wait_for_reported_drops(driver: &Driver, stream: u32, line: &Line, way: Way) 
         let doc = driver.stream(stream);
         let shown = ["gap", "late"].map(|reason| doc["drops_by_way"][way][reason].as_u64());
         let scraped = ["gap", "late"].map(metric);
-        let as_numbers = counted.map(|frames| Some(f64::from(u32::try_from(frames).unwrap())));
+        let number = |frames| u32::try_from(frames).expect("a short test");
+        let as_numbers = counted.map(|frames| Some(f64::from(number(frames))));
         (shown == counted.map(Some) && scraped == as_numbers)
             .then_some(())
             .ok_or_else(|| format!("{counted:?}, status {shown:?}, metrics {scraped:?}"))
