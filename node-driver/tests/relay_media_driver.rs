@@ -62,6 +62,43 @@ fn the_relay_takes_memory_only_while_a_consumer_on_aeron_holds_a_lease() {
     wait_for_publications(&place, before);
 }
 
+/// How often the threads of a process have gone to sleep since they began.
+fn naps(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    let of_task = |task: std::path::PathBuf| {
+        // A thread may end meanwhile.
+        let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |number| number.trim().parse().expect("a number"))
+    };
+    tasks.flatten().map(|task| of_task(task.path())).sum()
+}
+
+#[test]
+fn a_driver_whose_producer_nobody_on_aeron_listens_to_sleeps_most_of_the_time() {
+    // The duty cycle and the media driver sleep 100 to 250 times a second each. With a relay that is
+    // there for nobody it would be ten thousand.
+    const MOST_PER_SECOND: f64 = 1_000.0;
+    let place = Place::new(Options::with_aeron());
+    let driver = Driver::start(&place);
+    let mut socket = Raw::socket(&place.socket());
+    let producer = socket.lease(Role::Producer, CAMERA, 7);
+    let mut other = Raw::socket(&place.socket());
+    other.lease(Role::Consumer, CAMERA, 8);
+    wait_until("a quiet second", || {
+        let (begun, before) = (Instant::now(), naps(driver.pid()));
+        std::thread::park_timeout(Duration::from_secs(1));
+        socket.keepalive(&producer);
+        let slept = u32::try_from(naps(driver.pid()) - before).expect("one second");
+        let per_second = f64::from(slept) / begun.elapsed().as_secs_f64();
+        (per_second <= MOST_PER_SECOND)
+            .then_some(())
+            .ok_or_else(|| format!("{per_second} sleeps per second"))
+    });
+}
+
 #[test]
 fn a_media_driver_that_stands_still_is_noticed_by_nobody_on_a_socket() {
     // spec: X-2-58

@@ -19,9 +19,9 @@ use aeron_support::{
 };
 
 const IPC: &str = "aeron:ipc?term-length=64k";
-/// Far more than a look costs, far less than the wait that it must not be: the client's driver
-/// timeout of several seconds.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// Far more than a look costs on a busy machine, and less than the wait that it must not be: the
+/// client's driver timeout of two seconds.
+const AT_ONCE: Duration = Duration::from_millis(1_000);
 
 fn endpoints() -> Endpoints {
     let control = Endpoint::new(IPC, 1000);
