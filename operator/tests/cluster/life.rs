@@ -46,6 +46,8 @@ async fn control_plane_sees_a_stream_accepted_told_served_and_taken_down() {
     assert_eq!(operator.get("/readyz").0, "HTTP/1.1 200 OK");
     assert!((operator.metric("tensorpool_operator_leading") - 1.0).abs() < f64::EPSILON);
     assert!(operator.terminate().success());
+    // It did all that with the rights that the documentation names.
+    assert_eq!(world.forbidden(), Vec::<String>::new());
 }
 
 async fn a_driver_serves_it(world: &World) {

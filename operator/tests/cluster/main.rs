@@ -1,5 +1,6 @@
 //! The operator's own program against a real API server. The test plays the node drivers.
 
+mod faults;
 mod leading;
 mod life;
 mod process;

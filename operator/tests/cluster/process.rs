@@ -79,6 +79,18 @@ impl Operator {
         self.child.wait().expect("it is our child")
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it goes on");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// As a node that loses power.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");

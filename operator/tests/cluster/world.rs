@@ -48,6 +48,8 @@ impl World {
         ]);
         world.kubectl(&["create", "namespace", "tensorpool-system"]);
         world.kubectl(&["create", "namespace", "vision"]);
+        let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/rbac.yaml");
+        world.kubectl(&["apply", "-f", rbac]);
         for name in nodes {
             let node = Node {
                 metadata: ObjectMeta {
@@ -66,8 +68,10 @@ impl World {
         world
     }
 
+    /// An operator with the rights of `rbac.yaml` and no others.
     pub(crate) fn operator(&self, name: &str) -> Operator {
-        Operator::start(&self.control_plane.kubeconfig(), name)
+        let kubeconfig = self.control_plane.kubeconfig_of("operator", None);
+        Operator::start(&kubeconfig.expect("a kubeconfig is written"), name)
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
@@ -190,19 +194,38 @@ impl World {
 
     /// How often the operator wrote anything but its lease.
     pub(crate) fn writes(&self) -> usize {
+        let requests = self.requests_of_operators();
+        let writes = requests.iter().filter(|it| {
+            let verb = it["verb"].as_str().unwrap_or_default();
+            ["create", "update", "patch", "delete"].contains(&verb)
+                && it["objectRef"]["resource"] != "leases"
+        });
+        writes.count()
+    }
+
+    /// Verb and resource of everything that the operator asked for and may not.
+    pub(crate) fn forbidden(&self) -> Vec<String> {
+        let requests = self.requests_of_operators();
+        let refused = requests
+            .iter()
+            .filter(|it| it["responseStatus"]["code"] == 403);
+        refused
+            .map(|it| format!("{} {}", it["verb"], it["objectRef"]["resource"]))
+            .collect()
+    }
+
+    fn requests_of_operators(&self) -> Vec<Value> {
         let log = fs::read_to_string(self.control_plane.audit_log()).expect("there is a log");
-        let lines = log
+        let requests: Vec<Value> = log
             .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines
-            .filter(|it| {
-                let by_operator = it["requestURI"]
-                    .as_str()
-                    .is_some_and(|uri| uri.contains("fieldManager=tensorpool-operator"));
-                by_operator && it["objectRef"]["resource"] != "leases"
-            })
-            .filter(|it| it["stage"].is_null() || it["stage"] == "ResponseComplete")
-            .count()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|it: &Value| it["user"]["username"] == "operator")
+            .collect();
+        assert!(
+            !requests.is_empty(),
+            "the audit log shows what the operator asks"
+        );
+        requests
     }
 }
 

@@ -8,3 +8,4 @@ mod nodes;
 mod numbers;
 mod quotas;
 mod words;
+mod writes;
