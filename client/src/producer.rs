@@ -184,21 +184,10 @@ impl Producer {
         if writing.life.is_past(now) {
             return Err(ClaimError::LeaseEnded(LeaseEnd::DeadlinePassed));
         }
-        let slot =
-            writing
-                .regions
-                .claim(seq, index, &sender.encoder)
-                .map_err(|error| match error {
-                    BeginError::Poisoned(poisoned) => {
-                        sender.shared.poisoned.store(true, Ordering::Relaxed);
-                        sender.handle.wake();
-                        ClaimError::Poisoned(poisoned)
-                    }
-                    BeginError::SeqOutOfRange => ClaimError::SeqExhausted,
-                    BeginError::NoSuchPool { .. } => {
-                        unreachable!("the index comes from the same layout")
-                    }
-                })?;
+        let slot = writing
+            .regions
+            .claim(seq, index, &sender.encoder)
+            .map_err(|error| sender.refuse(&error))?;
         let version = sender.shared.metadata.version();
         Ok(SlotClaim {
             slot: Some(slot),
@@ -266,6 +255,24 @@ impl Producer {
                     regions,
                     place: Place::default(),
                 });
+            }
+        }
+    }
+}
+
+impl Sender {
+    /// Why a slot could not be claimed. Memory that is gone is told to the conductor.
+    #[cold]
+    fn refuse(&self, error: &BeginError) -> ClaimError {
+        match error {
+            BeginError::Poisoned(poisoned) => {
+                self.shared.poisoned.store(true, Ordering::Relaxed);
+                self.handle.wake();
+                ClaimError::Poisoned(*poisoned)
+            }
+            BeginError::SeqOutOfRange => ClaimError::SeqExhausted,
+            BeginError::NoSuchPool { .. } => {
+                unreachable!("the index comes from the layout of the same mapping")
             }
         }
     }
