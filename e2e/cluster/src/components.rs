@@ -150,8 +150,22 @@ impl Components {
         }
     }
 
-    /// What needs the API server, or containerd, to be there.
-    pub(crate) fn others(&self) -> [Component; 4] {
+    /// What runs pods; it needs containerd to be there.
+    pub(crate) fn kubelet(&self) -> Component {
+        Component {
+            name: "kubelet",
+            program: self.programs.kubelet.clone(),
+            arguments: vec![
+                format!("--config={}", self.file("kubelet.yaml")),
+                format!("--kubeconfig={}", self.file("kubelet.kubeconfig")),
+                format!("--hostname-override={NODE}"),
+                format!("--node-ip={NODE_ADDRESS}"),
+            ],
+        }
+    }
+
+    /// What needs the API server to be there.
+    pub(crate) fn others(&self) -> [Component; 3] {
         [
             Component {
                 name: "kube-controller-manager",
@@ -162,16 +176,6 @@ impl Components {
                 name: "kube-scheduler",
                 program: self.programs.scheduler.clone(),
                 arguments: self.scheduler_flags(),
-            },
-            Component {
-                name: "kubelet",
-                program: self.programs.kubelet.clone(),
-                arguments: vec![
-                    format!("--config={}", self.file("kubelet.yaml")),
-                    format!("--kubeconfig={}", self.file("kubelet.kubeconfig")),
-                    format!("--hostname-override={NODE}"),
-                    format!("--node-ip={NODE_ADDRESS}"),
-                ],
             },
             Component {
                 name: "kube-proxy",

@@ -17,9 +17,11 @@ use crate::cgroups::{self, Group};
 use crate::components::{self, Components, NODE, Programs};
 use crate::probe::Probe;
 pub(crate) use place::covering;
+pub(crate) use shield::become_shielded;
 use supervisor::Supervisor;
 
 mod place;
+mod shield;
 mod supervisor;
 
 /// How long each step of the start may take. A busy machine is slow; a second is usual.
@@ -164,6 +166,8 @@ fn start(directory: &Path) -> Result<(Supervisor, PathBuf), InitError> {
         .map_err(InitError::place("loading the pause image"))?;
     supervisor.wait("the API server", || probe.is_ready())?;
     step("controllers, scheduler, kubelet, kube-proxy");
+    let own_program = std::env::current_exe().map_err(InitError::place("finding itself"))?;
+    supervisor.start(shield::behind(components.kubelet(), &own_program))?;
     for component in components.others() {
         supervisor.start(component)?;
     }

@@ -1,6 +1,7 @@
 //! The parts of the program `tensorpool-cluster` that it starts itself with: not for people.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::thread;
@@ -22,6 +23,13 @@ pub fn enter(directory: &Path) -> io::Error {
 /// Pid 1 of a cluster. Returns only when the cluster did not come up.
 pub fn pid_one(directory: &Path) {
     init::run(directory);
+}
+
+/// In a new mount namespace: becomes `command`, with settings of the kernel shown as kubelet wants
+/// them. Returns only the reason why it could not.
+#[must_use]
+pub fn become_shielded(command: &[OsString]) -> io::Error {
+    init::become_shielded(command)
 }
 
 /// Keeps a control plane until it is killed.

@@ -111,6 +111,11 @@ enum Action {
     #[command(hide = true)]
     PidOne(Inside),
     #[command(hide = true)]
+    Shielded {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    #[command(hide = true)]
     KeepControlPlane(Inside),
     #[command(hide = true)]
     RemoveGroups(Inside),
@@ -172,6 +177,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             inside::pid_one(&at.directory);
             Err("the cluster did not come up".into())
         }
+        Action::Shielded { command } => Err(inside::become_shielded(&command).into()),
         Action::KeepControlPlane(at) => inside::keep_control_plane(&at.directory),
         Action::RemoveGroups(at) => Ok(inside::remove_groups(&at.directory)?),
     }

@@ -29,6 +29,13 @@ pub(crate) fn share_below_root() -> io::Result<()> {
     run(Command::new("mount").args(["-n", "--make-rshared", "/"]))
 }
 
+/// What is mounted below `target` from now on is this namespace's alone.
+pub(crate) fn make_private(target: &Path) -> io::Result<()> {
+    run(Command::new("mount")
+        .args(["-n", "--make-private"])
+        .arg(target))
+}
+
 /// Gives up a mount and those below it.
 pub(crate) fn unmount_tree(target: &Path) -> io::Result<()> {
     run(Command::new("umount").args(["-n", "-R", "-l"]).arg(target))

@@ -37,6 +37,8 @@ fn whole_cluster_runs_pods_and_leaves_nothing_behind() {
     pods_run_and_answer(&cluster);
     service_addresses_work(&cluster);
     huge_pages_are_given_and_limited(&cluster);
+    mounts_of_one_pod_are_seen_by_others(&cluster);
+    user_namespaces_work(&cluster);
     a_server_that_is_killed_comes_back(&cluster);
     let again = Cluster::up(&cluster.options, &tensorpool_cluster::Progress::to(|_| {}))
         .expect("a second `up` finds it");
@@ -138,12 +140,67 @@ spec:
     assert!(answer.contains("No space left on device"), "{answer}");
 }
 
+/// As the node driver's pod and those of its users do.
+fn mounts_of_one_pod_are_seen_by_others(cluster: &TestCluster) {
+    let pod = |name: &str, script: &str, rest: &str| {
+        cluster.apply(&format!(
+            r#"apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  containers:
+  - name: {name}
+    image: {PROBE_IMAGE}
+    command: [sh, -c, "{script}; sleep 1000"]
+    volumeMounts: [{{name: base, mountPath: /base, {rest}}}]
+    securityContext: {{privileged: {}}}
+  volumes: [{{name: base, hostPath: {{path: /run/tensorpool, type: DirectoryOrCreate}}}}]
+"#,
+            rest.contains("Bidirectional")
+        ));
+        wait_for_pod(cluster, name);
+    };
+    let mount =
+        "mkdir /base/shm; mount -t hugetlbfs -o pagesize=2M,size=2M none /base/shm; echo $?";
+    pod("sees", "true", "mountPropagation: HostToContainer");
+    pod("mounts", mount, "mountPropagation: Bidirectional");
+    let seen = "until grep -q '/base/shm hugetlbfs' /proc/mounts; do sleep 0.1; done; echo seen";
+    let exec = ["exec", "sees", "--", "timeout", "60", "sh", "-c", seen];
+    assert_eq!(said(cluster.kubectl().args(exec)), "seen\n");
+}
+
+fn user_namespaces_work(cluster: &TestCluster) {
+    cluster.apply(&format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata: {{name: mapped}}
+spec:
+  hostUsers: false
+  containers: [{{name: mapped, image: {PROBE_IMAGE}, command: [sleep, "1000"]}}]
+"#
+    ));
+    wait_for_pod(cluster, "mapped");
+    let exec = ["exec", "mapped", "--", "cat", "/proc/self/uid_map"];
+    let map = said(cluster.kubectl().args(exec));
+    let map: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!(map.first(), Some(&"0"), "{map:?}");
+    assert_ne!(
+        map.get(1),
+        Some(&"0"),
+        "root of the pod is not root of the machine"
+    );
+}
+
 fn a_server_that_is_killed_comes_back(cluster: &TestCluster) {
-    let pid = said(cluster.command("pgrep").args(["-x", "kube-scheduler"]));
-    said(cluster.command("kill").args(["-KILL", pid.trim()]));
-    let back = "until pid=$(pgrep -x kube-scheduler); do sleep 0.1; done; echo $pid";
-    let again = said(cluster.command("timeout").args(["60", "sh", "-c", back]));
-    assert_ne!(again, pid);
+    for server in ["kube-scheduler", "kubelet"] {
+        let pid = said(cluster.command("pgrep").args(["-x", server]));
+        said(cluster.command("kill").args(["-KILL", pid.trim()]));
+        let back = format!("until pid=$(pgrep -x {server}); do sleep 0.1; done; echo $pid");
+        let wait = ["60", "sh", "-c", &back];
+        assert_ne!(said(cluster.command("timeout").args(wait)), pid);
+    }
+    let nodes = said(cluster.kubectl().args(["get", "nodes", "--no-headers"]));
+    assert!(nodes.contains(" Ready "), "{nodes}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The cluster's own view of the machine: directories whose changes vanish with it, control
-//! groups, a network, and kernel settings that look as kubelet wants them.
+//! groups, a network.
 
 use std::fs;
 use std::io;
@@ -27,17 +27,6 @@ pub(crate) fn covering(path: &Path) -> Option<&'static str> {
 /// leases of pod addresses.
 const EMPTY: [&str; 2] = ["/var/lib/cni", "/var/lib/kubelet"];
 
-/// Settings of the kernel that kubelet would change for the whole machine. It finds them already
-/// as it wants them, and leaves the real ones alone.
-const SHIELDED: [(&str, &str); 6] = [
-    ("/proc/sys/vm/overcommit_memory", "1"),
-    ("/proc/sys/vm/panic_on_oom", "0"),
-    ("/proc/sys/kernel/panic", "10"),
-    ("/proc/sys/kernel/panic_on_oops", "1"),
-    ("/proc/sys/kernel/keys/root_maxkeys", "1000000"),
-    ("/proc/sys/kernel/keys/root_maxbytes", "25000000"),
-];
-
 /// Makes all of it.
 pub(super) fn make(plan: &Plan) -> io::Result<()> {
     mounts::unmount_tree(&Plan::group_mounts(&plan.directory))?;
@@ -47,7 +36,6 @@ pub(super) fn make(plan: &Plan) -> io::Result<()> {
     directories()?;
     mounts::mount("sysfs", Path::new("/sys"), "")?;
     control_groups(&plan.groups)?;
-    kernel_settings()?;
     network()?;
     write_cni_config()
 }
@@ -96,20 +84,6 @@ fn control_groups(groups: &[Group]) -> io::Result<()> {
         let directory = root.join(group.hierarchy.directory());
         fs::create_dir(&directory)?;
         group.hierarchy.mount(&directory)?;
-    }
-    Ok(())
-}
-
-fn kernel_settings() -> io::Result<()> {
-    let directory = Path::new("/run/tensorpool-cluster/settings");
-    fs::create_dir_all(directory)?;
-    for (index, (setting, value)) in SHIELDED.iter().enumerate() {
-        if !Path::new(setting).exists() {
-            continue;
-        }
-        let shield = directory.join(index.to_string());
-        fs::write(&shield, format!("{value}\n"))?;
-        mounts::bind(&shield, Path::new(setting))?;
     }
     Ok(())
 }

@@ -170,6 +170,8 @@ pub(crate) fn load_probe_image(cluster: &Cluster) {
         "grep",
         "hostname",
         "httpd",
+        "mkdir",
+        "mount",
         "nc",
         "sh",
         "sleep",
