@@ -57,7 +57,7 @@ pub struct TensorPoolClassSpec {
     pub stream_id_range: StreamIdRange,
     /// How pods may attach. Socket (always): over a socket of their own, sharing nothing writable.
     /// Aeron: also as peers of the protocol, sharing a writable directory with every other such pod
-    /// of the same domain, which then trust each other. Default: [Socket].
+    /// of the same domain, which then trust each other. Default: Socket only.
     #[serde(default = "socket_only")]
     #[schemars(length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
