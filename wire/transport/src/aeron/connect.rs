@@ -82,20 +82,22 @@ impl ConnectError {
 }
 
 /// Refuses a media driver that is not there, so that the library never waits for one nor maps a
-/// damaged file.
+/// damaged file. The library looks at the sign of life once more a moment later and would wait if it
+/// were too old by then, so the limit here is a sixteenth shorter than its own.
 pub(super) fn look_before(config: &AeronConfig) -> Result<Cnc, ConnectError> {
     let cnc = Cnc::read(&config.dir).map_err(ConnectError::Cnc)?;
     let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    let limit = config.driver_timeout - config.driver_timeout / 16;
     match cnc.heartbeat_age(now_ms) {
         None => Err(ConnectError::Stopped {
             dir: config.dir.clone(),
         }),
-        Some(age) if age > config.driver_timeout => Err(ConnectError::Silent {
+        Some(age) if age > limit => Err(ConnectError::Silent {
             dir: config.dir.clone(),
             age,
-            limit: config.driver_timeout,
+            limit,
         }),
         Some(_) => Ok(cnc),
     }
