@@ -255,7 +255,7 @@ impl Cluster {
     }
 
     /// Makes the images of an archive (`docker save`, `buildah push docker-archive:`,
-    /// [`StaticImage::write`]) known to the node. Pods use them with `imagePullPolicy: Never` or
+    /// [`StaticImage::write`](crate::StaticImage::write)) known to the node. Pods use them with `imagePullPolicy: Never` or
     /// `IfNotPresent`.
     ///
     /// # Errors
