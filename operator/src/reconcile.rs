@@ -1,6 +1,7 @@
 //! The loop of a leader: observe, plan, write what differs, wait for news.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tensorpool_crds::{TensorPoolClass, TensorPoolClassSpec, Time, field_manager};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::DriverLife;
@@ -104,7 +106,15 @@ impl Reconciler {
             self.ensure_default_class().await;
             let now = Instant::now();
             let (observed, labels) = self.caches.observe(&mut heartbeats, now);
-            let planned = plan(&observed);
+            // A large cluster takes a while to plan; the lease is renewed meanwhile.
+            let planning = spawn_blocking(move || {
+                let planned = plan(&observed);
+                (observed, planned)
+            });
+            let (observed, planned) = match planning.await {
+                Ok(both) => both,
+                Err(error) => resume_unwind(error.into_panic()),
+            };
             self.metrics.planned(&planned, now.elapsed());
             let time = Time(Timestamp::now());
             let todo = changes(&observed, &planned, &labels, &time);

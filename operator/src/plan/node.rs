@@ -14,7 +14,7 @@ use crate::plan::admission::{Accepted, Verdict, Verdicts};
 use crate::plan::class::ClassFacts;
 use crate::plan::identity::fingerprint;
 use crate::plan::quota;
-use crate::plan::world::{Node, Seniority, Stream, World};
+use crate::plan::world::{Node, World};
 
 /// All policies, and which streams did not fit where.
 #[derive(Debug)]
@@ -138,15 +138,9 @@ fn may_stay(world: &World<'_>, verdicts: &Verdicts<'_>, uid: &str) -> bool {
     })
 }
 
-type Rank<'a> = (Reverse<i32>, Option<Seniority<'a>>);
-
 /// Highest priority first, then the oldest.
-fn rank<'a>(world: &World<'a>, stream: &NodeStream) -> Rank<'a> {
-    let seniority = world
-        .streams
-        .get(stream.uid.as_str())
-        .map(Stream::seniority);
-    (Reverse(stream.priority), seniority)
+fn rank(world: &World<'_>, stream: &NodeStream) -> (Reverse<i32>, usize) {
+    (Reverse(stream.priority), world.place(&stream.uid))
 }
 
 fn entry(accepted: &Accepted<'_>) -> NodeStream {

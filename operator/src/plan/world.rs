@@ -17,7 +17,7 @@ use crate::{DriverLife, NodeFacts, Observed};
 const OS: &str = "kubernetes.io/os";
 
 /// Older before newer, then by namespace, name and UID: the order in which streams are served.
-pub(super) type Seniority<'a> = (Option<Time>, &'a str, &'a str, &'a str);
+type Seniority<'a> = (Option<Time>, &'a str, &'a str, &'a str);
 
 /// What nodes have of a stream: they report it, or were told of it.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl<'a> Stream<'a> {
         })
     }
 
-    pub(super) fn seniority(&self) -> Seniority<'a> {
+    fn seniority(&self) -> Seniority<'a> {
         let created = self.object.metadata.creation_timestamp.clone();
         (created, self.namespace, self.name, self.uid)
     }
@@ -118,6 +118,8 @@ pub(super) struct World<'a> {
     pub(super) pool_nodes: BTreeMap<&'a str, &'a TensorPoolNode>,
     /// By UID.
     held: BTreeMap<&'a str, Held>,
+    /// Place in the order of seniority, by UID.
+    places: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> World<'a> {
@@ -142,6 +144,11 @@ impl<'a> World<'a> {
         });
         Self {
             nodes: nodes.collect(),
+            places: order
+                .iter()
+                .enumerate()
+                .map(|(place, it)| (it.uid, place))
+                .collect(),
             order,
             streams,
             held: held(&pool_nodes),
@@ -155,6 +162,11 @@ impl<'a> World<'a> {
     /// What nodes have of a stream.
     pub(super) fn held(&self, stream: &Stream<'_>) -> Option<Held> {
         self.held.get(stream.uid).copied()
+    }
+
+    /// How many streams are older; those whose object is gone come last.
+    pub(super) fn place(&self, uid: &str) -> usize {
+        self.places.get(uid).copied().unwrap_or(usize::MAX)
     }
 
     /// The number that the stream was given: its status has it, or, where that was lost, its nodes.
