@@ -4,10 +4,13 @@ mod support;
 
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::ftruncate;
 use support::raw::Raw;
 use support::{Driver, Mount, Options, Place, facility, wait_until};
+use tensorpool_client::{ClientOptions, Consumer, Producer};
 use tensorpool_wire::{LeaseRevokeReason, ResponseCode, Role};
 
 const CAMERA: u32 = 10_000;
@@ -71,6 +74,64 @@ fn memory_for_three_epochs_lasts_for_a_hundred_producer_restarts_and_one_of_the_
         "{}",
         driver.log()
     );
+}
+
+#[test]
+fn memory_for_three_epochs_lasts_for_restarts_that_a_consumer_follows() {
+    // spec: D-6-1, X-2-67
+    let Some(mount) = Mount::tmpfs(3 * EPOCH_BYTES + 64 * 1024) else {
+        return;
+    };
+    let place = Place::new(on_mount(&mount));
+    let driver = Driver::start(&place);
+    let stop = AtomicBool::new(false);
+    let consumer = Consumer::builder(CAMERA)
+        .client_options(options_of(&place))
+        .build();
+    let mut consumer = consumer.expect("the consumer attaches");
+    std::thread::scope(|scope| {
+        let until_here = Stops(&stop);
+        let reading = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let frame = consumer.wait(Duration::from_millis(1));
+                frame.expect("the consumer's own lease holds");
+            }
+            consumer.stats().delivered
+        });
+        for n in 0..60 {
+            let producer = Producer::builder(CAMERA)
+                .client_options(options_of(&place))
+                .build();
+            let mut producer = producer.expect("there is memory for it");
+            // Every third producer ends without a frame.
+            for _ in 0..n % 3 {
+                producer.publish(&[1; 60_000]).expect("attached");
+            }
+        }
+        drop(until_here);
+        assert!(reading.join().expect("no panic") > 0);
+    });
+    assert_eq!(
+        driver.metric("tensorpool_driver_epochs_failed_total"),
+        Some(0.0)
+    );
+}
+
+/// Stops a thread at the end of a scope, also of one that panics.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn options_of(place: &Place) -> ClientOptions {
+    ClientOptions {
+        socket: Some(place.socket()),
+        allowed_base_dirs: vec![place.base_dir()],
+        ..ClientOptions::default()
+    }
 }
 
 #[test]

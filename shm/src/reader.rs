@@ -282,6 +282,12 @@ impl ReadMapping {
         self.regions.recheck()
     }
 
+    /// Unmaps all pools. What is left is the ring: how many frames it got can still be seen, none can be
+    /// read.
+    pub fn drop_pools(&mut self) {
+        self.regions.pools.clear();
+    }
+
     /// Whether any region has lost its file.
     #[must_use]
     #[inline]

@@ -58,6 +58,8 @@ struct Former {
     /// The frame that would have come next. `None`: reading had not begun.
     next: Option<u64>,
     end: End,
+    /// Whether another epoch was left meanwhile, without a frame.
+    is_passed: bool,
 }
 
 /// How far the epoch that was left has come.
@@ -87,6 +89,17 @@ pub(super) struct Passage {
 pub(crate) fn committed(mapped: &Mapped) -> u64 {
     let newest = mapped.regions.newest();
     newest.get() + u64::from(mapped.regions.is_still(newest))
+}
+
+/// Lets go of the pools, unless the application still holds frames in them: the ring is all that is
+/// watched, and the pools are what takes memory.
+fn without_pools(mapped: Arc<Mapped>) -> Arc<Mapped> {
+    Arc::try_unwrap(mapped)
+        .map(|mut mapped| {
+            mapped.regions.drop_pools();
+            Arc::new(mapped)
+        })
+        .unwrap_or_else(|shared| shared)
 }
 
 impl Former {
@@ -129,25 +142,32 @@ impl Passage {
         if why == Leave::Lease {
             self.let_go();
         }
-        if self.former.is_some() && committed(&reading.mapped) == 0 {
+        if committed(&reading.mapped) == 0
+            && let Some(former) = &mut self.former
+        {
             // An epoch without a producer, between two that have one: the one before may still be
-            // written to.
+            // written to. After two of them it is not waited for.
+            if std::mem::replace(&mut former.is_passed, true) {
+                self.let_go();
+            }
             return;
         }
         self.close(counters);
+        let id = reading.id();
         let next = match by {
             Notify::Ring => Some(reading.cursor.next().get()),
             Notify::Descriptor => reading.expected.map(Seq::get).or(reading.since),
         };
         let end = match why {
             Leave::Epoch => End::Watched {
-                mapped: Arc::clone(&reading.mapped),
                 until: now.saturating_add(reading.mapped.granted_ns),
+                mapped: without_pools(reading.mapped),
             },
             Leave::Lease => End::Known(committed(&reading.mapped)),
         };
         self.former = Some(Former {
-            id: reading.id(),
+            id,
+            is_passed: false,
             cursor: reading.cursor,
             expected: reading.expected,
             since: reading.since,
