@@ -24,7 +24,7 @@ const PER_CYCLE: usize = 64;
 pub(crate) struct Relay {
     key: EpochKey,
     mapping: ReadMapping,
-    /// There while somebody subscribes.
+    /// None after a time in which nobody subscribed any more.
     cursor: Option<Cursor>,
 }
 
@@ -38,13 +38,16 @@ pub(crate) enum Outcome {
 }
 
 impl Relay {
-    /// A relay over a mapped epoch.
+    /// A relay over a mapped epoch, at its newest frame. What is published before the first subscriber
+    /// is there waits in the ring: whoever holds a lease by now loses nothing while its publication
+    /// opens.
     #[must_use]
-    pub(crate) const fn new(key: EpochKey, mapping: ReadMapping) -> Self {
+    pub(crate) fn new(key: EpochKey, mapping: ReadMapping) -> Self {
+        let cursor = Some(mapping.start(Start::Newest));
         Self {
             key,
             mapping,
-            cursor: None,
+            cursor,
         }
     }
 
@@ -97,7 +100,7 @@ pub(crate) struct Group {
     relays: Vec<Relay>,
     /// Where the present cycle begins.
     first: usize,
-    /// Whether any relay has a cursor.
+    /// Whether anybody has subscribed since the last rest.
     walks: bool,
 }
 
@@ -119,7 +122,8 @@ impl Group {
         self.relays.is_empty()
     }
 
-    /// Nobody subscribes: whoever comes next starts at the newest frames.
+    /// Nobody subscribes any more, or nobody yet: whoever comes after somebody left starts at the newest
+    /// frames.
     // spec: X-2-58
     pub(crate) fn rest(&mut self) {
         if std::mem::take(&mut self.walks) {

@@ -52,6 +52,7 @@ impl Publication for Taken {
 
 struct World {
     group: Group,
+    created: CreatedEpoch,
     ring: WriteMapping,
     next: u64,
     taken: Taken,
@@ -89,10 +90,9 @@ impl World {
             require_hugepages: false,
         });
         let options = MapOptions::default();
-        let mut group = Group::default();
-        group.add(Relay::new(KEY, created.map_reader(options).unwrap()));
-        Self {
-            group,
+        let mut world = Self {
+            group: Group::default(),
+            created,
             ring: WriteMapping::map(layout, sources.collect(), options).unwrap(),
             next: 0,
             taken: Taken {
@@ -102,7 +102,15 @@ impl World {
             },
             counters: Counters::default(),
             _dir: dir,
-        }
+        };
+        world.begin();
+        world
+    }
+
+    /// A relay begins, in place of the one before.
+    fn begin(&mut self) {
+        let mapping = self.created.map_reader(MapOptions::default()).unwrap();
+        self.group.add(Relay::new(KEY, mapping));
     }
 
     fn publish(&mut self, frames: u64) {
@@ -153,22 +161,40 @@ impl World {
 }
 
 #[test]
-fn nothing_is_relayed_to_nobody_and_a_first_subscriber_starts_at_the_newest() {
+fn nothing_is_relayed_to_nobody_and_a_relay_begins_at_the_newest_frame() {
     // spec: X-2-58
     let mut world = World::new();
-    world.taken.connected = false;
     world.publish(10);
+    world.begin();
+    world.taken.connected = false;
     assert_eq!(world.cycle(), []);
+    assert!(world.taken.seqs.is_empty());
+    // What came while the publication opened is there for whoever it was opened for.
+    world.publish(2);
     world.taken.connected = true;
     world.cycle();
-    assert_eq!(world.taken.seqs, [9]);
+    assert_eq!(world.taken.seqs, [9, 10, 11]);
     // Whoever comes after a time without anybody starts at the newest again.
     world.taken.connected = false;
+    world.cycle();
     world.publish(10);
     world.cycle();
     world.taken.connected = true;
     world.cycle();
-    assert_eq!(world.taken.seqs, [9, 19]);
+    assert_eq!(world.taken.seqs, [9, 10, 11, 21]);
+}
+
+#[test]
+fn frames_that_the_ring_lost_before_the_first_subscriber_came_are_counted() {
+    // spec: X-2-58, X-2-61
+    let mut world = World::new();
+    world.taken.connected = false;
+    world.publish(1_000);
+    world.cycle();
+    world.taken.connected = true;
+    world.cycle();
+    assert_eq!(world.taken.seqs, [999]);
+    assert_eq!(world.dropped("relay_lapped"), 999);
 }
 
 #[test]
