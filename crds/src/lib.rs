@@ -57,7 +57,7 @@ pub use conditions::{
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use label::{LABEL_READY, class_label};
 pub use layout::{MAX_POOLS, MAX_STREAM_BYTES, PageSize, Pool, StreamLayout, StreamPageSize};
-pub use names::{CATEGORY, FINALIZER, GROUP, VERSION, crds};
+pub use names::{CATEGORY, DRIVER_LEASE_PREFIX, FINALIZER, GROUP, VERSION, crds};
 pub use node::{
     MAX_NODE_STREAMS, NodePool, NodeQuota, NodeQuotaHard, NodeStream, StreamLimits, TensorPoolNode,
     TensorPoolNodeSpec,

@@ -19,6 +19,10 @@ pub const CATEGORY: &str = "tensorpool";
 /// Finalizer of a [`TensorStream`]: removed by the operator when no node holds the stream any more.
 pub const FINALIZER: &str = "tensorpool.io/teardown";
 
+/// Beginning of the name of a driver's Lease, in the namespace of the release; the node's name follows.
+/// The driver renews it every 30 s.
+pub const DRIVER_LEASE_PREFIX: &str = "tensorpool-node-";
+
 /// The definitions of all kinds, in the order in which a person meets them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {

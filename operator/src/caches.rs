@@ -18,7 +18,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tensorpool_crds::{
-    TensorPoolClass, TensorPoolNode, TensorPriorityClass, TensorQuota, TensorStream,
+    DRIVER_LEASE_PREFIX, TensorPoolClass, TensorPoolNode, TensorPriorityClass, TensorQuota,
+    TensorStream,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -27,9 +28,6 @@ use crate::changes::{Labels, own_labels};
 use crate::heartbeat::Heartbeats;
 use crate::metrics::Metrics;
 use crate::{DriverLife, NodeFacts, Observed};
-
-/// Beginning of the names of drivers' Leases; the node's name follows.
-pub const DRIVER_LEASE_PREFIX: &str = "tensorpool-node-";
 
 /// Everything that is watched.
 pub(crate) struct Caches {

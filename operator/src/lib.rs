@@ -22,7 +22,6 @@ mod run;
 mod stop;
 mod write;
 
-pub use caches::DRIVER_LEASE_PREFIX;
 pub use changes::{Change, Labels, News, Part, Target, changes, own_labels};
 pub use heartbeat::{DEAD, Heartbeats, SILENT};
 pub use observed::{DriverLife, NodeFacts, Observed};

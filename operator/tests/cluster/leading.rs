@@ -28,14 +28,8 @@ async fn control_plane_sees_the_lease_handed_over_on_sigterm_and_after_a_crash()
     // It waits, and is ready to take over.
     two.is_ready();
     assert!(two.metric("tensorpool_operator_leading").abs() < f64::EPSILON);
-    let asked = Instant::now();
-    assert!(one.terminate().success());
+    assert!(one.terminate_after("gave the lease back").success());
     world.when(leases.clone(), LEASE, held_by("two")).await;
-    let took = asked.elapsed();
-    assert!(
-        took.as_secs() < 10,
-        "handed over after {took:?}, not given back"
-    );
     world.make_stream("camera").await;
     world
         .when(world.vision(), "camera", |it: &TensorStream| {

@@ -73,10 +73,21 @@ impl Operator {
 
     /// Asks it to end, as kubelet does, and waits.
     pub(crate) fn terminate(mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.child.wait().expect("it is our child")
+    }
+
+    /// The same; before it ends it must say `message`.
+    pub(crate) fn terminate_after(mut self, message: &str) -> ExitStatus {
+        self.ask_to_end();
+        self.logged(message);
+        self.child.wait().expect("it is our child")
+    }
+
+    fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(killed.expect("kill starts").success());
-        self.child.wait().expect("it is our child")
     }
 
     /// Waits until it ends by itself.

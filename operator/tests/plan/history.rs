@@ -289,8 +289,18 @@ fn shuffled(observed: &Observed, seed: u64) -> Observed {
     other
 }
 
+/// `PROPTEST_CASES` asks for more.
+fn histories() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES");
+    ProptestConfig {
+        cases: asked.ok().and_then(|it| it.parse().ok()).unwrap_or(64),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(histories())]
 
     #[test]
     fn simulation_of_people_drivers_and_crashes_keeps_every_promise(
