@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroups::Group;
-use crate::hugepages::Addition;
+use crate::page_pool::Addition;
 use crate::runtime::Runtime;
 
 const FILE: &str = "state.json";

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{ClusterError, load};
-use crate::hugepages::Addition;
 use crate::mounts;
+use crate::page_pool::Addition;
 use crate::state::{Extent, ProcessId, boot_id};
 
 /// How long a killed process may take to be gone, with everything that ends with it.

@@ -13,9 +13,9 @@ use crate::binaries::{Binaries, Program};
 use crate::cgroups;
 use crate::components::{PAUSE_IMAGE, Programs};
 use crate::debian;
-use crate::hugepages::Addition;
 use crate::images::StaticImage;
 use crate::init::{Plan, Report};
+use crate::page_pool::Addition;
 use crate::process::tail;
 use crate::progress::Progress;
 use crate::runtime::{Runtime, RuntimePrograms};
@@ -97,6 +97,10 @@ impl<'a> Start<'a> {
         };
         // Written before it is done, so that it can be undone whenever we are killed.
         self.save(&state)?;
+        if let Extent::Whole { hugepages, .. } = &mut state.extent {
+            hugepages.add()?;
+            self.save(&state)?;
+        }
         let own = self.keep_own_program()?;
         let mut child = match wanted {
             Wanted::ControlPlane { kubectl } => {
@@ -125,18 +129,15 @@ impl<'a> Start<'a> {
         programs: &Programs,
         extent: &Extent,
     ) -> Result<Child, ClusterError> {
-        let mut plan = Plan {
+        let groups = match extent {
+            Extent::Whole { groups, .. } => groups.clone(),
+            Extent::ControlPlane => Vec::new(),
+        };
+        let plan = Plan {
             directory: self.directory.to_owned(),
-            groups: Vec::new(),
+            groups,
             programs: programs.clone(),
         };
-        if let Extent::Whole {
-            hugepages, groups, ..
-        } = extent
-        {
-            hugepages.add()?;
-            plan.groups.clone_from(groups);
-        }
         let runtime = &programs.runtime;
         let mut named = vec![
             &programs.kubectl,

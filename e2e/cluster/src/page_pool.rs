@@ -39,24 +39,32 @@ pub(crate) struct Addition {
     pub(crate) pages: u64,
     /// How many there were.
     before: u64,
+    /// Whether they have been added. `false` while they may or may not.
+    done: bool,
 }
 
 impl Addition {
     /// What will be added, to what is there now.
     pub(crate) fn plan(pages: u64) -> Result<Self, HugepageError> {
         let before = if pages == 0 { 0 } else { count()? };
-        Ok(Self { pages, before })
+        let done = false;
+        Ok(Self {
+            pages,
+            before,
+            done,
+        })
     }
 
     /// Adds them, or none of them.
-    pub(crate) fn add(self) -> Result<(), HugepageError> {
-        let Self { pages, before } = self;
+    pub(crate) fn add(&mut self) -> Result<(), HugepageError> {
+        let Self { pages, before, .. } = *self;
         if pages == 0 {
             return Ok(());
         }
         set(before.saturating_add(pages))?;
         let got = count()?.saturating_sub(before);
         if got >= pages {
+            self.done = true;
             return Ok(());
         }
         set(before)?;
@@ -68,9 +76,17 @@ impl Addition {
         if self.pages == 0 {
             return Ok(());
         }
-        let now = count()?;
-        let ours = self.pages.min(now.saturating_sub(self.before));
-        if ours == 0 { Ok(()) } else { set(now - ours) }
+        set(self.rest(count()?))
+    }
+
+    /// What is left of `now` pages without ours.
+    fn rest(self, now: u64) -> u64 {
+        let ours = if self.done {
+            self.pages
+        } else {
+            self.pages.min(now.saturating_sub(self.before))
+        };
+        now.saturating_sub(ours)
     }
 }
 
@@ -83,4 +99,32 @@ fn count() -> Result<u64, HugepageError> {
 fn set(pages: u64) -> Result<(), HugepageError> {
     fs::write(Path::new(POOL).join("nr_hugepages"), pages.to_string())
         .map_err(|source| HugepageError::Pool { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addition(done: bool) -> Addition {
+        Addition {
+            pages: 64,
+            before: 2,
+            done,
+        }
+    }
+
+    #[test]
+    fn what_others_took_before_and_gave_back_since_is_not_left_over() {
+        // Their 2, our 64, then they gave back 2.
+        assert_eq!(addition(true).rest(64), 0);
+        // Then others took 10.
+        assert_eq!(addition(true).rest(76), 12);
+    }
+
+    #[test]
+    fn pages_that_were_perhaps_never_added_are_not_taken_from_others() {
+        assert_eq!(addition(false).rest(2), 2);
+        assert_eq!(addition(false).rest(66), 2);
+        assert_eq!(addition(false).rest(30), 2);
+    }
 }
