@@ -286,9 +286,10 @@ impl Attachment {
             options: self.options,
         };
         let files = std::mem::take(&mut self.files);
+        // Before the memory: who has a frame can also ask for its stream.
+        self.stream.store(grant.stream.get(), Ordering::Release);
         match self.duty.map(now, grant, &rules, files) {
             Ok(()) => {
-                self.stream.store(grant.stream.get(), Ordering::Relaxed);
                 self.feed(now, LeaseEvent::Mapped { lease: grant.lease });
             }
             Err(source) => {

@@ -170,7 +170,7 @@ pub(crate) struct AttachmentHandle {
 impl AttachmentHandle {
     /// The stream's number; 0 until the first attach where it was asked for by name.
     pub(crate) fn stream(&self) -> StreamId {
-        StreamId(self.stream.load(Ordering::Relaxed))
+        StreamId(self.stream.load(Ordering::Acquire))
     }
 
     /// Makes the conductor look at what the data path left for it.
