@@ -52,7 +52,7 @@ const DEFAULT_NAME: &str = "main";
 /// A real Kubernetes on this machine, for tests and for trying things.
 ///
 /// etcd, API server, controllers, scheduler, kubelet, kube-proxy, containerd and runc, built from
-/// source once (about ten minutes on two cores) and then up in seconds. They live in namespaces of
+/// source once (some ten minutes on two cores) and then up in seconds. They live in namespaces of
 /// their own: nothing listens outside, no file of the machine changes, and `down` leaves nothing.
 ///
 /// With KUBECONFIG set, the cluster that it names is used instead: `up` only looks whether it
