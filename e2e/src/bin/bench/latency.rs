@@ -39,6 +39,8 @@ pub(crate) struct Amount {
     pub(crate) trips: u32,
     /// Trips of a turn before those.
     pub(crate) warm_up: u32,
+    /// A turn of a slow series ends after this time, with as many trips as there were.
+    pub(crate) longest: Duration,
 }
 
 /// Runs all series. A series that fails is out, with its reason; the others go on.
@@ -108,11 +110,15 @@ fn turn(
     histogram: &mut Histogram<u64>,
 ) -> Result<(), String> {
     series.begin()?;
+    let begun = Instant::now();
     for _ in 0..amount.warm_up {
         series.trip()?;
     }
     for _ in 0..amount.trips {
         let start = Instant::now();
+        if start.duration_since(begun) > amount.longest {
+            break;
+        }
         series.trip()?;
         let took = start.elapsed();
         histogram.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));

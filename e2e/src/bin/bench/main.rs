@@ -6,6 +6,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 use tensorpool_e2e::driver::{LocalDriver, Stream};
@@ -61,7 +62,7 @@ Measures what a frame costs, against references in the same run, pinned to two c
 writes target/bench.json, ends with 1 when a target was missed. Wants a machine that does nothing
 else: two cores spin.
 
-  --quick        about two minutes instead of ten
+  --quick        about a minute instead of three
   --only PART    one part, may be given several times: trips, copies, fan-out, waiting, hugepages,
                  load";
 
@@ -172,6 +173,7 @@ fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec
         rounds: if quick { 3 } else { 10 },
         trips: if quick { 20_000 } else { 100_000 },
         warm_up: 2_000,
+        longest: Duration::from_secs(if quick { 1 } else { 3 }),
     };
     let sockets = Way::new(driver, By::Socket, By::Socket);
     let aeron = Way::new(driver, By::Aeron, By::Aeron);
