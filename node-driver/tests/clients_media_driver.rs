@@ -674,9 +674,8 @@ fn a_name_on_aeron_needs_an_epoch_and_the_error_says_so() {
         Consumer::builder("radar")
             .client_options(client(&place, Way::Aeron))
             .timeout(PATIENCE)
-            .build()
     };
-    match by_name() {
+    match by_name().build() {
         Err(BuildError::Attach(error)) => {
             assert_eq!(error.reason(), "no_such_stream");
             assert!(
@@ -687,7 +686,9 @@ fn a_name_on_aeron_needs_an_epoch_and_the_error_says_so() {
         other => panic!("{other:?}"),
     }
     let mut producer = producer(&place, RADAR, Way::Aeron);
-    let mut consumer = by_name().expect("there is an epoch now");
+    // The producer has its answer before everybody has the announce.
+    let consumer = by_name().patient().build();
+    let mut consumer = consumer.expect("there is an epoch now");
     wait_until("a frame", || {
         producer.publish(b"x").expect("attached");
         let frame = consumer.wait(Duration::from_millis(10)).expect("attached");
