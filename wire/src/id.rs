@@ -124,6 +124,7 @@ impl Seq {
     /// The slot that the frame is in, with `header_nslots` a power of two.
     // spec: W-10.2.1-3
     #[must_use]
+    #[inline]
     pub fn index(self, header_nslots: u32) -> u32 {
         let mask = u64::from(header_nslots.saturating_sub(1));
         u32::try_from(self.0 & mask).unwrap_or_default()
