@@ -18,6 +18,9 @@ use crate::stats::{ConsumerCounters, DropReason};
 /// Epochs whose late descriptors are known for what they are.
 const LEFT_KEPT: usize = 8;
 
+/// After so many epochs without a frame, the one before them is not waited for any more.
+const MOST_PASSED: u32 = 16;
+
 /// One epoch being read.
 #[derive(Debug)]
 pub(super) struct Reading {
@@ -58,8 +61,8 @@ struct Former {
     /// The frame that would have come next. `None`: reading had not begun.
     next: Option<u64>,
     end: End,
-    /// Whether another epoch was left meanwhile, without a frame.
-    is_passed: bool,
+    /// Epochs that were left meanwhile without a frame.
+    passed: u32,
 }
 
 /// How far the epoch that was left has come.
@@ -146,8 +149,9 @@ impl Passage {
             && let Some(former) = &mut self.former
         {
             // An epoch without a producer, between two that have one: the one before may still be
-            // written to. After two of them it is not waited for.
-            if std::mem::replace(&mut former.is_passed, true) {
+            // written to. Only its ring is mapped, but a ring is memory too.
+            former.passed += 1;
+            if former.passed >= MOST_PASSED {
                 self.let_go();
             }
             return;
@@ -167,7 +171,7 @@ impl Passage {
         };
         self.former = Some(Former {
             id,
-            is_passed: false,
+            passed: 0,
             cursor: reading.cursor,
             expected: reading.expected,
             since: reading.since,
