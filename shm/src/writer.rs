@@ -223,7 +223,9 @@ impl<'a> SlotWrite<'a> {
     /// `seq_commit` is written last, with release.
     // spec: W-8.3-3 W-8.3-4
     #[inline]
-    pub fn commit(self, header: &[u8; 256]) -> Committed<'a> {
+    pub fn commit(mut self, header: &[u8; 256]) -> Committed<'a> {
+        // The claim compared the slot with its encoder's shape, which need not be this header's.
+        self.has_shape = false;
         let mut words = [0; SLOT_WORDS];
         for (word, bytes) in words.iter_mut().zip(header.as_chunks().0) {
             *word = u64::from_le_bytes(*bytes);

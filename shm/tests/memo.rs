@@ -112,3 +112,27 @@ fn a_parse_is_not_remembered_for_another_epoch() {
     let second = parser.parse(&other, &snapshot).expect("a valid slot");
     assert_eq!((first.pool_index, second.pool_index), (0, 1));
 }
+
+// spec: W-8.3-3
+#[test]
+fn a_header_of_another_shape_than_the_claims_is_stored_whole() {
+    let base = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let mut s = stream(base.path(), 1, &[64]);
+    let claimed = TensorHeader::contiguous(Dtype::Int32, MajorOrder::Row, &[2]).expect("a shape");
+    let mut encoder = HeaderEncoder::default();
+    encoder.take_shape(&claimed, 8, PoolId(1));
+    let frame = FrameMark {
+        seq: Seq(0),
+        payload_slot: 0,
+        timestamp_ns: None,
+        meta_version: None,
+    };
+    let slot = s.writer.claim(Seq(0), 0, &encoder).expect("a claim");
+    let _ = slot.commit_with(&mut encoder, &frame);
+    // The slot holds the encoder's shape now; this header has another one.
+    let other = header(s.reader.layout(), 1, 0, 16);
+    let slot = s.writer.claim(Seq(1), 0, &encoder).expect("a claim");
+    let _ = slot.commit(&other);
+    let read = s.reader.read(Seq(1)).expect("frame 1");
+    assert_eq!(read.bytes[..147], other[..147]);
+}
