@@ -145,11 +145,6 @@ impl<T> Handover<T> {
         self.changed.notify_all();
     }
 
-    /// Why the current mapping is over, as far as it is known by now.
-    pub(crate) fn why_over(&self) -> LeaseEnd {
-        self.lock().ended.clone().unwrap_or(LeaseEnd::Replaced)
-    }
-
     pub(crate) fn status(&self) -> Status {
         let state = self.lock();
         Status {

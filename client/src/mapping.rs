@@ -6,8 +6,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tensorpool_shm::{
     AllowedBases, ContainError, Cursor, LayoutError, MapError, MapOptions, ReadMapping,
@@ -18,7 +18,7 @@ use tensorpool_wire::{
 };
 
 use crate::find::Rebase;
-use crate::lease::Grant;
+use crate::lease::{Grant, LeaseEnd};
 
 /// The regions that an attach answer or an announce names.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ impl RegionError {
 #[derive(Debug)]
 pub(crate) struct Life {
     over: AtomicBool,
+    /// Set before `over`, so that whoever finds it over also finds why.
+    why: OnceLock<LeaseEnd>,
     /// `CLOCK_MONOTONIC` at which the lease ends without a keepalive; `u64::MAX`: no limit.
     deadline: AtomicU64,
 }
@@ -116,6 +118,7 @@ impl Life {
     const fn new() -> Self {
         Self {
             over: AtomicBool::new(false),
+            why: OnceLock::new(),
             deadline: AtomicU64::new(u64::MAX),
         }
     }
@@ -123,6 +126,21 @@ impl Life {
     /// Ends all use: before the new state is handed over, so that no frame is believed in between.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Release);
+    }
+
+    /// The same with the reason, for who finds it over before the new state is handed over.
+    pub(crate) fn end_because(&self, why: LeaseEnd) {
+        // The first reason stays: a life ends once.
+        let _ = self.why.set(why);
+        self.end();
+    }
+
+    /// Why it is over. [`LeaseEnd::Replaced`] where other memory took its place.
+    #[cold]
+    pub(crate) fn why_over(&self) -> LeaseEnd {
+        // With the release of `end`: what was stored before it is seen.
+        self.over.load(Ordering::Acquire);
+        self.why.get().cloned().unwrap_or(LeaseEnd::Replaced)
     }
 
     #[inline]
@@ -316,4 +334,26 @@ fn resolve(uri: &str, rules: &MapRules, bases: &AllowedBases) -> Result<Validate
     bases
         .validate_path(&path, uri.require_hugepages())
         .map_err(RegionError::Contain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: D-4.9-5
+    #[test]
+    fn whoever_finds_a_life_over_finds_why() {
+        for _ in 0..200 {
+            let life = Life::new();
+            std::thread::scope(|scope| {
+                scope.spawn(|| life.end_because(LeaseEnd::DriverShutdown));
+                while !life.is_over() {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(life.why_over(), LeaseEnd::DriverShutdown);
+            });
+            life.end_because(LeaseEnd::Replaced);
+            assert_eq!(life.why_over(), LeaseEnd::DriverShutdown, "it ended once");
+        }
+    }
 }

@@ -201,7 +201,6 @@ impl Producer {
             place: &mut writing.place,
             life: &writing.life,
             sender,
-            handover: &self.seat.handover,
         })
     }
 

@@ -106,7 +106,7 @@ impl ProducerDuty {
             due: now.mono,
         };
         // A driver that was lost and came back: the old memory goes in the same step.
-        self.end_life();
+        self.end_life(LeaseEnd::Replaced);
         self.shared.poisoned.store(false, Ordering::Relaxed);
         self.active = Some(active);
         self.told_version = 0;
@@ -115,7 +115,7 @@ impl ProducerDuty {
     }
 
     pub(super) fn stop(&mut self, end: LeaseEnd) {
-        self.end_life();
+        self.end_life(end.clone());
         drop(self.handover.end(end));
     }
 
@@ -323,9 +323,9 @@ impl ProducerDuty {
         });
     }
 
-    fn end_life(&mut self) {
+    fn end_life(&mut self, why: LeaseEnd) {
         if let Some(active) = self.active.take() {
-            active.life.end();
+            active.life.end_because(why);
         }
     }
 }

@@ -6,8 +6,7 @@ use tensorpool_wire::{FrameDescriptor, MonoNanos, Seq, TraceId};
 use super::{Place, Sender};
 use crate::clock::mono_now;
 use crate::error::ClaimError;
-use crate::handover::Handover;
-use crate::mapping::{Life, Writable};
+use crate::mapping::Life;
 use crate::progress::About;
 use crate::stats::{ProducerDrop, bump};
 
@@ -27,7 +26,6 @@ pub struct SlotClaim<'a> {
     pub(super) place: &'a mut Place,
     pub(super) life: &'a Life,
     pub(super) sender: &'a mut Sender,
-    pub(super) handover: &'a Handover<Writable>,
 }
 
 impl<'a> SlotClaim<'a> {
@@ -223,7 +221,7 @@ impl<'a> SlotClaim<'a> {
     #[inline]
     fn check_lease(&self) -> Result<(), ClaimError> {
         if self.life.is_over() {
-            Err(ClaimError::LeaseEnded(self.handover.why_over()))
+            Err(ClaimError::LeaseEnded(self.life.why_over()))
         } else {
             Ok(())
         }
