@@ -1,4 +1,7 @@
-//! A consumer that waits for 30 frames per second: what it costs, and how fast it wakes.
+//! A consumer that waits for 30 frames per second: what it costs, and how fast it wakes, next to a
+//! thread that sleeps on a bare futex and is woken between the frames.
+
+mod futex;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,8 +9,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use self::futex::Sleeper;
 use crate::connect::{self, Way};
-use crate::latency::{new_histogram, percentiles};
+use crate::latency::{Percentiles, new_histogram, percentiles};
 use crate::machine::Machine;
 use crate::peer::{Peer, answer, next_order};
 use crate::report::{Row, Target};
@@ -18,11 +22,13 @@ const PERIOD: Duration = Duration::from_nanos(33_333_333);
 /// Percent of a core.
 const CPU_LIMIT: f64 = 1.0;
 const WAKE_LIMIT_NS: f64 = 100_000.0;
+/// How much longer than the kernel alone a wake may take.
+const BARE_LIMIT: f64 = 1.25;
 
 /// The rows of waiting.
 pub(crate) fn rows(machine: &Machine, way: &Way, quick: bool) -> Vec<Row> {
     match measure(machine, way, if quick { 90 } else { 900 }) {
-        Ok((cpu, wake)) => vec![
+        Ok(Waited { cpu, wake, bare }) => vec![
             Row::against(
                 "waiting at 30 frames/s, consumer's CPU",
                 (cpu, "%"),
@@ -36,16 +42,30 @@ pub(crate) fn rows(machine: &Machine, way: &Way, quick: bool) -> Vec<Row> {
                 WAKE_LIMIT_NS,
                 Target::AtMost(WAKE_LIMIT_NS),
             ),
+            Row::value("bare futex between the frames, wake p50", bare.p50, "ns"),
+            Row::value("bare futex between the frames, wake p99", bare.p99, "ns"),
+            Row::against(
+                "waiting at 30 frames/s, wake p50, against the bare futex",
+                (wake.p50, "ns"),
+                bare.p50,
+                Target::AtMost(bare.p50 * BARE_LIMIT),
+            ),
         ],
         Err(why) => vec![Row::not_measured("waiting at 30 frames/s", why)],
     }
 }
 
-fn measure(
-    machine: &Machine,
-    way: &Way,
-    frames: u32,
-) -> Result<(f64, crate::latency::Percentiles), String> {
+/// What was seen of one waiting consumer.
+#[derive(Debug)]
+struct Waited {
+    /// Percent of a core.
+    cpu: f64,
+    wake: Percentiles,
+    /// The reference's.
+    bare: Percentiles,
+}
+
+fn measure(machine: &Machine, way: &Way, frames: u32) -> Result<Waited, String> {
     let mut producer = connect::producer(way, STREAM)?;
     let mut arguments = way.arguments();
     arguments.push(frames.to_string());
@@ -53,14 +73,19 @@ fn measure(
     peer.expect("idle")?;
     peer.tell("go")?;
     peer.expect("ready")?;
+    let sleeper = Sleeper::start(machine);
     let mut next = Instant::now();
     for _ in 0..frames {
-        next += PERIOD;
+        next += PERIOD / 2;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        sleeper.wake()?;
+        next += PERIOD / 2;
         thread::sleep(next.saturating_duration_since(Instant::now()));
         producer
             .publish(&[7; 64])
             .map_err(|error| connect::words(&error))?;
     }
+    let bare = sleeper.end()?;
     let said = peer.expect("done")?;
     let numbers: Vec<f64> = said
         .split_whitespace()
@@ -69,12 +94,16 @@ fn measure(
     let [cpu, p50, p99, p999] = numbers.as_slice() else {
         return Err(format!("the waiting peer said `{said}`"));
     };
-    let wake = crate::latency::Percentiles {
+    let wake = Percentiles {
         p50: *p50,
         p99: *p99,
         p999: *p999,
     };
-    Ok((*cpu, wake))
+    Ok(Waited {
+        cpu: *cpu,
+        wake,
+        bare,
+    })
 }
 
 /// The waiting end.
