@@ -221,7 +221,12 @@ impl Attachment {
     /// says is added when it comes.
     fn report(&mut self, failure: AttachFailure) {
         let stream = self.link.key().to_string();
-        let error = AttachError::attach(stream, failure.clone(), self.link.holder());
+        let error = AttachError::attach(
+            stream,
+            failure.clone(),
+            self.link.holder(),
+            self.link.is_volume(),
+        );
         self.duty.fail(error);
         self.in_the_way = match failure {
             AttachFailure::Refused { ref text, .. } if text.contains(PRODUCER_THERE) => {
@@ -240,7 +245,12 @@ impl Attachment {
             && let Some(failure) = &self.in_the_way
         {
             let stream = self.link.key().to_string();
-            let error = AttachError::attach(stream, failure.clone(), self.link.holder());
+            let error = AttachError::attach(
+                stream,
+                failure.clone(),
+                self.link.holder(),
+                self.link.is_volume(),
+            );
             self.duty.amend(error);
         }
     }

@@ -15,6 +15,12 @@ use crate::lease::{AttachFailure, LeaseEnd, Retry};
 use crate::link::Holder;
 use crate::mapping::RegionError;
 
+mod hints;
+
+pub(crate) use self::hints::PRODUCER_THERE;
+
+/// Beginning of what helps where a stream is not known.
+const CHECK_NAME: &str = "check its name, or the driver's configuration";
 /// What helps with names on Aeron.
 const BY_NUMBER: &str = "; on Aeron a stream has a name only once somebody has attached to it: ask for \
                          it by number, or at the driver's socket";
@@ -29,6 +35,14 @@ pub enum AttachError {
     NoDriver {
         /// Where was looked.
         looked: Looked,
+    },
+    /// The pod has no volume, or none where one was said to be.
+    #[error("this pod has no Tensorpool volume; looked at {looked}; give it one:\n{yaml}")]
+    NoVolume {
+        /// Where was looked.
+        looked: Looked,
+        /// The part of the pod that is missing.
+        yaml: String,
     },
     /// A driver's socket is there but cannot be used.
     #[error("{hint}")]
@@ -82,17 +96,15 @@ pub enum AttachError {
         waited: Duration,
     },
     /// No driver that was found has the stream.
-    #[error(
-        "stream `{stream}` is not known at {places}; check its name, or the driver's configuration{}",
-        if *is_aeron { BY_NUMBER } else { "" }
-    )]
+    #[error("stream `{stream}` is not known at {places}; {advice}")]
     NoSuchStream {
         /// The name or number asked for.
         stream: String,
         /// The sockets or directories that were asked.
         places: String,
-        /// Whether one of them was on Aeron, where a stream has no name before its first epoch.
-        is_aeron: bool,
+        /// What helps there: on Aeron a stream has no name before its first epoch, and a pod's volume
+        /// shows one stream.
+        advice: String,
     },
     /// The connection broke.
     #[error("the driver went away: {text}")]
@@ -128,6 +140,7 @@ impl AttachError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NoDriver { .. } => "no_driver",
+            Self::NoVolume { .. } => "no_volume",
             Self::Connect { source, .. } => source.reason(),
             Self::AeronNotBuilt { .. } => "aeron_not_built",
             Self::DescriptorsNeedAeron { .. } => "descriptors_need_aeron",
@@ -152,6 +165,7 @@ impl AttachError {
             | Self::Lost { .. } => Retry::Backoff,
             Self::Connect { source, .. } if source.is_retryable() => Retry::Backoff,
             Self::Connect { .. }
+            | Self::NoVolume { .. }
             | Self::NoSuchStream { .. }
             | Self::Regions { .. }
             | Self::Fallback { .. } => Retry::AwaitChange,
@@ -164,13 +178,49 @@ impl AttachError {
 
     pub(crate) fn connect(source: ConnectError) -> Self {
         Self::Connect {
-            hint: connect_hint(&source),
+            hint: hints::connect(&source),
             source,
         }
     }
 
-    /// `holder`: the stream's producer, where that is known.
-    pub(crate) fn attach(stream: String, source: AttachFailure, holder: Option<&Holder>) -> Self {
+    /// A volume whose socket is there but cannot be used.
+    pub(crate) fn connect_volume(source: ConnectError) -> Self {
+        Self::Connect {
+            hint: hints::connect_volume(&source),
+            source,
+        }
+    }
+
+    /// The words for a stream that nobody of `places` has.
+    pub(crate) fn no_such_stream(stream: String, places: String, is_aeron: bool) -> Self {
+        let by_number = if is_aeron { BY_NUMBER } else { "" };
+        Self::NoSuchStream {
+            stream,
+            places,
+            advice: format!("{CHECK_NAME}{by_number}"),
+        }
+    }
+
+    /// The words for a stream that no volume of the pod has.
+    pub(crate) fn in_no_volume(stream: String, places: String, yaml: &str) -> Self {
+        Self::NoSuchStream {
+            stream,
+            places,
+            advice: format!(
+                "a volume shows the stream that it was declared with: correct the name, or give the \
+                 pod a volume of this stream:\n{yaml}"
+            ),
+        }
+    }
+
+    /// `holder`: the stream's producer, where that is known. `is_volume`: whether the driver was asked
+    /// through a pod's volume, where its own words say what to do.
+    pub(crate) fn attach(
+        stream: String,
+        source: AttachFailure,
+        holder: Option<&Holder>,
+        is_volume: bool,
+    ) -> Self {
         let hint = match (&source, holder) {
             (AttachFailure::Refused { text, .. }, Some(holder))
                 if text.contains(PRODUCER_THERE) =>
@@ -180,7 +230,8 @@ impl AttachError {
                      lease ends"
                 ))
             }
-            (AttachFailure::Refused { text, .. }, _) => refusal_hint(text),
+            (AttachFailure::Refused { .. }, _) if is_volume => None,
+            (AttachFailure::Refused { text, .. }, _) => hints::refusal(text),
             (
                 AttachFailure::Malformed(_)
                 | AttachFailure::TimedOut { .. }
@@ -194,93 +245,6 @@ impl AttachError {
             source,
         }
     }
-}
-
-fn connect_hint(error: &ConnectError) -> String {
-    let (path, source) = match error {
-        ConnectError::NoDriver { path, source } | ConnectError::Failed { path, source } => {
-            (path, source)
-        }
-    };
-    let path = path.display();
-    match source.kind() {
-        io::ErrorKind::NotFound => format!(
-            "no driver has its socket at {path}; start tensorpool-node-driver or correct the path"
-        ),
-        io::ErrorKind::ConnectionRefused => {
-            format!("no driver listens at {path}; the file is left from one that stopped")
-        }
-        io::ErrorKind::PermissionDenied => format!(
-            "permission denied on the driver's socket {path}{}; join the group that owns it, or widen \
-             the driver's socket.mode",
-            owner_of(error)
-        ),
-        _ => format!("the driver's socket {path} cannot be used"),
-    }
-}
-
-/// Mode and owner of the socket, where they can be seen.
-fn owner_of(error: &ConnectError) -> String {
-    use std::os::unix::fs::MetadataExt;
-    let path = match error {
-        ConnectError::NoDriver { path, .. } | ConnectError::Failed { path, .. } => path,
-    };
-    std::fs::metadata(path).map_or_else(
-        |_| String::new(),
-        |it| {
-            format!(
-                " (mode {:o}, uid {}, gid {})",
-                it.mode() & 0o777,
-                it.uid(),
-                it.gid()
-            )
-        },
-    )
-}
-
-/// The refusal of a second producer, as drivers word it.
-pub(crate) const PRODUCER_THERE: &str = "producer already attached";
-
-/// The fix for a refusal, by the texts that drivers send.
-fn refusal_hint(text: &str) -> Option<String> {
-    let fixes = [
-        (
-            PRODUCER_THERE,
-            "a stream has one producer: stop the other one, or wait until its lease ends",
-        ),
-        (
-            "stream not provisioned",
-            "add the stream to the driver's configuration, or allow dynamic streams there",
-        ),
-        (
-            "hugepages",
-            "give the driver's shm.base_dir a hugetlbfs mount, or ask for any pages",
-        ),
-        (
-            "standard pages",
-            "the driver has hugepages only: do not ask for standard ones",
-        ),
-        (
-            "client_id",
-            "leave the client id to the client, or choose another",
-        ),
-        (
-            "node_id",
-            "choose another node id, or leave it to the driver",
-        ),
-        (
-            "shm creation failed",
-            "the driver's log names the bytes needed and free",
-        ),
-        (
-            "layout version",
-            "the driver runs another layout version: upgrade the older side",
-        ),
-    ];
-    fixes
-        .iter()
-        .find(|(words, _)| text.contains(words))
-        .map(|(_, fix)| (*fix).to_owned())
 }
 
 /// Why no producer or consumer was built.

@@ -1,11 +1,12 @@
 //! Where a driver may be reached, and where its memory appears to this process.
 //!
-//! It owns the order in which a client looks (docs/extensions.md §2.2) and the rebasing of announced
-//! paths onto a mounted volume. What was set explicitly is never passed over for something found
-//! elsewhere. It refuses to connect and to open regions.
+//! It owns the order in which a client looks (X-2-70) and the rebasing of announced paths onto a
+//! mounted volume. What was set explicitly is never passed over for something found elsewhere. It
+//! refuses to connect and to open regions.
 
 #[cfg(test)]
 mod tests;
+pub(crate) mod volume;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub(crate) struct Surroundings {
     pub(crate) more_bases: Vec<PathBuf>,
     /// A media driver that the builder names; no socket is looked for then.
     pub(crate) aeron_only: Option<PathBuf>,
+    /// Whether this process runs in a pod: Kubernetes names its API server to every container.
+    pub(crate) is_pod: bool,
 }
 
 /// One driver that may be there.
@@ -39,6 +42,8 @@ pub(crate) enum Candidate {
     Socket {
         path: PathBuf,
         volume: Option<PathBuf>,
+        /// Whether that directory is, or is said to be, a volume of a pod.
+        is_mounted: bool,
     },
     /// A media driver's directory.
     Aeron { dir: PathBuf },
@@ -74,6 +79,7 @@ impl Surroundings {
             run_dir: PathBuf::from(RUN_DIR),
             more_bases: Vec::new(),
             aeron_only: None,
+            is_pod: var("KUBERNETES_SERVICE_HOST").is_some(),
         }
     }
 
@@ -81,6 +87,7 @@ impl Surroundings {
     ///
     /// `explicit` is the builder's socket. The first setting that names something decides: a socket
     /// that was asked for and is missing is waited for, not replaced by another.
+    // spec: X-2-70
     pub(crate) fn candidates(&self, explicit: Option<&Path>) -> (Vec<Candidate>, Looked) {
         let mut looked = Looked::default();
         if let Some(path) = explicit {
@@ -102,7 +109,7 @@ impl Surroundings {
                 Path::new(volumes).display()
             ));
             let found = std::env::split_paths(volumes).filter(|dir| !dir.as_os_str().is_empty());
-            return (found.map(|dir| in_volume(&dir)).collect(), looked);
+            return (found.map(|dir| in_volume(&dir, true)).collect(), looked);
         }
         looked.at(format!(
             "{SOCKET_NAME} in {} and its sub-directories",
@@ -112,13 +119,17 @@ impl Surroundings {
             .run_dirs()
             .into_iter()
             .filter(|dir| dir.join(SOCKET_NAME).exists())
-            .map(|dir| in_volume(&dir))
+            .map(|dir| in_volume(&dir, self.is_pod))
             .collect();
         if let Some(dir) = &self.xdg_runtime_dir {
             let path = Path::new(dir).join("tensorpool").join(SOCKET_NAME);
             looked.at(path.display().to_string());
             if path.exists() {
-                found.push(Candidate::Socket { path, volume: None });
+                found.push(Candidate::Socket {
+                    path,
+                    volume: None,
+                    is_mounted: false,
+                });
             }
         } else {
             looked.at("no socket of the user (XDG_RUNTIME_DIR is not set)");
@@ -162,13 +173,15 @@ fn socket(path: &Path) -> Candidate {
     Candidate::Socket {
         path: path.to_owned(),
         volume: path.parent().map(Path::to_owned),
+        is_mounted: false,
     }
 }
 
-fn in_volume(dir: &Path) -> Candidate {
+fn in_volume(dir: &Path, is_mounted: bool) -> Candidate {
     Candidate::Socket {
         path: dir.join(SOCKET_NAME),
         volume: Some(dir.to_owned()),
+        is_mounted,
     }
 }
 

@@ -18,6 +18,7 @@ use tensorpool_wire::{ClientId, LogicalStream, Message, MonoNanos, StreamId};
 use crate::aeron::AeronWay;
 use crate::consumer::ConsumerShared;
 use crate::error::AttachError;
+use crate::find::volume::Access;
 use crate::find::{Candidate, Looked, Rebase, Surroundings};
 use crate::producer::ProducerShared;
 use crate::stats::MessageCounters;
@@ -136,6 +137,14 @@ pub(crate) enum Messages {
 }
 
 impl Messages {
+    /// What the attachment's volume has to allow.
+    const fn access(&self) -> Access {
+        match self {
+            Self::Producer(_) => Access::Produce,
+            Self::Consumer(_) => Access::Consume,
+        }
+    }
+
     fn counters(&self) -> &MessageCounters {
         match self {
             Self::Producer(shared) => &shared.counters.messages,
@@ -155,12 +164,16 @@ enum State {
 }
 
 /// The candidates that are behind us.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Tried {
     looked: Looked,
     asked: Vec<String>,
     /// Whether one of them was on Aeron.
     is_aeron: bool,
+    /// Whether one of them was a volume of this pod.
+    is_volume: bool,
+    /// The first that answered without having the number that was asked for: it may make the stream.
+    spare: Option<Box<Asking>>,
     last: Option<AttachError>,
 }
 
@@ -234,6 +247,14 @@ impl Link {
         match &self.state {
             State::Up(up) => Some(&up.place),
             State::Down | State::Finding { .. } => None,
+        }
+    }
+
+    /// Whether the link leads through a volume of this pod.
+    pub(crate) const fn is_volume(&self) -> bool {
+        match &self.state {
+            State::Up(up) => up.is_mounted,
+            State::Down | State::Finding { .. } => false,
         }
     }
 

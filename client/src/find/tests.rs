@@ -164,3 +164,50 @@ fn more_base_directories_can_be_allowed_but_only_absolute_ones() {
         .map(PathBuf::from)
     );
 }
+
+// spec: X-2-70
+#[test]
+fn directories_below_the_run_directory_are_volumes_in_a_pod_and_only_perhaps_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    touch(&dir.path().join("camera/driver.sock"));
+    let mounted = |surroundings: &Surroundings| {
+        let (found, _) = surroundings.candidates(None);
+        found
+            .iter()
+            .map(|candidate| match candidate {
+                Candidate::Socket { is_mounted, .. } => *is_mounted,
+                Candidate::Aeron { .. } => false,
+            })
+            .collect::<Vec<_>>()
+    };
+    let elsewhere = Surroundings {
+        run_dir: dir.path().to_owned(),
+        ..Surroundings::default()
+    };
+    assert_eq!(mounted(&elsewhere), [false]);
+    let in_pod = Surroundings {
+        is_pod: true,
+        ..elsewhere.clone()
+    };
+    assert_eq!(mounted(&in_pod), [true]);
+    let said = Surroundings {
+        volumes: Some("/vol/a:/vol/b".into()),
+        ..elsewhere
+    };
+    assert_eq!(mounted(&said), [true, true]);
+}
+
+// spec: X-2-71
+#[test]
+fn the_missing_part_of_a_pod_names_stream_and_access() {
+    let yaml = volume::yaml(&"vision/camera".into(), volume::Access::Consume);
+    assert!(
+        yaml.ends_with("volumeAttributes: {stream: vision/camera, access: consume}"),
+        "{yaml}"
+    );
+    let yaml = volume::yaml(&10_000_u32.into(), volume::Access::Produce);
+    assert!(
+        yaml.ends_with("volumeAttributes: {stream: NAME-OF-THE-STREAM-10000, access: produce}"),
+        "{yaml}"
+    );
+}

@@ -1,13 +1,14 @@
 //! Finding the driver that has the stream: one candidate after the other is asked.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use tensorpool_transport::pubsub::Dead;
-use tensorpool_transport::socket::SocketClient;
+use tensorpool_transport::socket::{ConnectError, SocketClient};
 use tensorpool_wire::{
     ClientId, DiscoveryRequest, DiscoveryResponse, DiscoveryResult, DiscoveryStatus, Message,
-    MonoNanos,
+    MonoNanos, StreamId,
 };
 
 use super::holder::Holder;
@@ -15,7 +16,7 @@ use super::way::{Asking, Place, Up, Way};
 use super::{DISCOVERY_TIMEOUT, Link, LinkEvent, NeedsAeron, State, StreamKey, Tried};
 use crate::aeron::AeronWay;
 use crate::error::AttachError;
-use crate::find::{Candidate, Rebase};
+use crate::find::{Candidate, Rebase, volume};
 
 impl Link {
     pub(super) fn try_next(
@@ -26,26 +27,17 @@ impl Link {
         events: &mut Vec<LinkEvent>,
     ) {
         while let Some(candidate) = rest.pop_front() {
-            match (self.ask(now, candidate), &self.key) {
+            match (self.ask(now, candidate, &tried), &self.key) {
                 // Drivers on Aeron may have no discovery, and a number needs none there.
                 (
-                    Ok(Asking {
-                        way,
-                        place: place @ Place::Aeron(_),
-                        ..
-                    }),
+                    Ok(
+                        asking @ Asking {
+                            place: Place::Aeron(_),
+                            ..
+                        },
+                    ),
                     &StreamKey::Id(stream),
-                ) => {
-                    self.state = State::Up(Up {
-                        way,
-                        place,
-                        rebase: None,
-                        volume: None,
-                    });
-                    self.stream = stream;
-                    events.push(LinkEvent::Up { stream });
-                    return;
-                }
+                ) => return self.take(asking, None, stream, events),
                 (Ok(mut asking), _) => match asking.send() {
                     Ok(()) => {
                         self.state = State::Finding {
@@ -60,36 +52,59 @@ impl Link {
                 (Err(error), _) => tried.last = Some(error),
             }
         }
-        events.push(LinkEvent::Failed(self.nothing_found(tried)));
-    }
-
-    fn nothing_found(&self, tried: Tried) -> AttachError {
-        match tried.last {
-            // A driver that could not be used says more than one that did not have the stream.
-            Some(error) => error,
-            None if tried.asked.is_empty() => AttachError::NoDriver {
-                looked: tried.looked,
-            },
-            None => AttachError::NoSuchStream {
-                stream: self.key.to_string(),
-                places: tried.asked.join(", "),
-                is_aeron: tried.is_aeron,
-            },
+        match (tried.spare.take(), &self.key) {
+            // A stream that is not there yet may be created by the attach; the driver decides.
+            (Some(spare), &StreamKey::Id(stream)) => self.take(*spare, None, stream, events),
+            (Some(_) | None, _) => events.push(LinkEvent::Failed(self.nothing_found(tried))),
         }
     }
 
-    fn ask(&mut self, now: MonoNanos, candidate: Candidate) -> Result<Asking, AttachError> {
+    fn nothing_found(&self, tried: Tried) -> AttachError {
+        let yaml = || volume::yaml(&self.key, self.messages.access());
+        let was_answered = !tried.asked.is_empty();
+        match tried.last {
+            // A driver that could not be used says more than one that did not have the stream, and that
+            // more than a directory without a volume.
+            Some(AttachError::NoVolume { .. }) if was_answered => {}
+            Some(error) => return error,
+            None => {}
+        }
+        let (stream, places) = (self.key.to_string(), tried.asked.join(", "));
+        match (was_answered, tried.is_volume) {
+            (false, _) if self.options.surroundings.is_pod => AttachError::NoVolume {
+                looked: tried.looked,
+                yaml: yaml(),
+            },
+            (false, _) => AttachError::NoDriver {
+                looked: tried.looked,
+            },
+            (true, true) => AttachError::in_no_volume(stream, places, &yaml()),
+            (true, false) => AttachError::no_such_stream(stream, places, tried.is_aeron),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        now: MonoNanos,
+        candidate: Candidate,
+        tried: &Tried,
+    ) -> Result<Asking, AttachError> {
         self.next_request = self.next_request.wrapping_add(1);
         let request_id = self.next_request;
-        let (way, place, volume) = match candidate {
-            Candidate::Socket { path, volume } => {
+        let (way, place, volume, is_mounted) = match candidate {
+            Candidate::Socket {
+                path,
+                volume,
+                is_mounted,
+            } => {
                 self.may_be_socket(&path)?;
-                let port = SocketClient::connect(&path).map_err(AttachError::connect)?;
-                (Way::Socket(port), Place::Socket(path), volume)
+                let port = SocketClient::connect(&path)
+                    .map_err(|error| self.not_connected(error, is_mounted, tried))?;
+                (Way::Socket(port), Place::Socket(path), volume, is_mounted)
             }
             Candidate::Aeron { dir } => {
                 let way = AeronWay::open(&dir, &self.options.aeron)?;
-                (Way::Aeron(way), Place::Aeron(dir), None)
+                (Way::Aeron(way), Place::Aeron(dir), None, false)
             }
         };
         let (response_channel, response_stream_id) = match &place {
@@ -119,10 +134,28 @@ impl Link {
             way,
             place,
             volume,
+            is_mounted,
             request_id,
             unsent: Some(request.encode()),
             give_up_at,
         })
+    }
+
+    // spec: X-2-71
+    fn not_connected(&self, error: ConnectError, is_mounted: bool, tried: &Tried) -> AttachError {
+        match &error {
+            _ if !is_mounted => AttachError::connect(error),
+            // Every volume has its socket from the first moment on.
+            ConnectError::NoDriver { source, .. } if source.kind() == ErrorKind::NotFound => {
+                AttachError::NoVolume {
+                    looked: tried.looked.clone(),
+                    yaml: volume::yaml(&self.key, self.messages.access()),
+                }
+            }
+            ConnectError::NoDriver { .. } | ConnectError::Failed { .. } => {
+                AttachError::connect_volume(error)
+            }
+        }
     }
 
     // spec: X-1-2 X-2-64
@@ -147,23 +180,46 @@ impl Link {
         rest: VecDeque<Candidate>,
         events: &mut Vec<LinkEvent>,
     ) {
-        let Asking {
-            way, place, volume, ..
-        } = asking;
-        let result = self.pick(response);
-        let stream = match (&self.key, result) {
+        let result = self.pick(response).cloned();
+        let stream = match (&self.key, &result) {
             (_, Some(result)) => result.stream_id,
-            // A stream that is not there yet may be created by the attach; the driver decides.
-            (StreamKey::Id(id), None) => *id,
-            (StreamKey::Name(_), None) => {
-                tried.asked.push(place.to_string());
-                tried.is_aeron |= matches!(place, Place::Aeron(_));
+            (key, None) => {
+                tried.asked.push(asking.place.to_string());
+                tried.is_aeron |= matches!(asking.place, Place::Aeron(_));
+                tried.is_volume |= asking.is_mounted;
+                // Others may have the number; who answered first is kept in mind.
+                if matches!(key, StreamKey::Id(_)) {
+                    tried.spare.get_or_insert_with(|| Box::new(asking));
+                }
                 self.try_next(now, rest, tried, events);
                 return;
             }
         };
-        self.holder = result.and_then(|result| Holder::of_client(result.producer_id));
+        self.take(asking, result, stream, events);
+    }
+
+    /// The way is found.
+    fn take(
+        &mut self,
+        asking: Asking,
+        result: Option<DiscoveryResult>,
+        stream: StreamId,
+        events: &mut Vec<LinkEvent>,
+    ) {
+        let Asking {
+            way,
+            place,
+            volume,
+            is_mounted,
+            ..
+        } = asking;
+        if !matches!(place, Place::Aeron(_)) || result.is_some() {
+            self.holder = result
+                .as_ref()
+                .and_then(|result| Holder::of_client(result.producer_id));
+        }
         let rebase = result
+            .as_ref()
             .and_then(|result| Rebase::announced_base(&result.tags))
             .zip(volume.clone())
             .map(|(announced, volume)| Rebase { announced, volume });
@@ -172,6 +228,7 @@ impl Link {
             place,
             rebase,
             volume,
+            is_mounted,
         });
         self.stream = stream;
         events.push(LinkEvent::Up { stream });
@@ -186,20 +243,34 @@ impl Link {
                 return None;
             }
         }
-        response.results.iter().find(|result| {
-            let is_it = match &self.key {
-                StreamKey::Name(name) => result.data_source_name == *name,
-                StreamKey::Id(id) => result.stream_id == *id,
-            };
+        let usable = |result: &&DiscoveryResult| {
             let has_driver =
                 !result.driver_control_channel.is_empty() && result.driver_control_stream_id != 0;
             let fits = result
                 .payload_pools
                 .iter()
                 .all(|pool| pool.pool_nslots == result.header_nslots);
-            is_it && has_driver && fits
-        })
+            has_driver && fits
+        };
+        let results = || response.results.iter().filter(usable);
+        match &self.key {
+            StreamKey::Id(id) => results().find(|result| result.stream_id == *id),
+            StreamKey::Name(name) => results()
+                .find(|result| result.data_source_name == *name)
+                .or_else(|| the_only(results().filter(|result| short_of(result) == name))),
+        }
     }
+}
+
+/// A stream of a cluster is also known by its name without the namespace.
+fn short_of(result: &DiscoveryResult) -> &str {
+    let name = result.data_source_name.as_str();
+    name.rsplit_once('/').map_or(name, |(_, short)| short)
+}
+
+fn the_only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
+    let only = found.next()?;
+    found.next().is_none().then_some(only)
 }
 
 pub(super) fn lost(dead: &Dead) -> AttachError {

@@ -54,6 +54,8 @@ pub(super) struct Asking {
     pub(super) way: Way,
     pub(super) place: Place,
     pub(super) volume: Option<PathBuf>,
+    /// Whether `volume` is a volume of this pod.
+    pub(super) is_mounted: bool,
     pub(super) request_id: u64,
     /// The request, until it could be sent: a new publication has no subscriber for a moment.
     pub(super) unsent: Option<Vec<u8>>,
@@ -80,4 +82,6 @@ pub(super) struct Up {
     pub(super) place: Place,
     pub(super) rebase: Option<Rebase>,
     pub(super) volume: Option<PathBuf>,
+    /// Whether `volume` is a volume of this pod.
+    pub(super) is_mounted: bool,
 }
