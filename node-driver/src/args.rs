@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -62,6 +63,8 @@ pub enum Command {
     Discover(DiscoverArgs),
     /// Change what the running driver logs, until it ends
     Log(LogArgs),
+    /// Run a program, the driver, and start it again within a second whenever it dies
+    Supervise(SuperviseArgs),
 }
 
 /// Which driver to ask.
@@ -116,6 +119,14 @@ pub struct LogArgs {
     /// Time to wait until the driver has taken it, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     pub timeout_ms: u64,
+}
+
+/// `supervise`.
+#[derive(Clone, Debug, Args)]
+pub struct SuperviseArgs {
+    /// The program and its arguments
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 const LONG_ABOUT: &str = "Owns the shared memory of tensor streams on this machine and lets producers and consumers attach.

@@ -5,11 +5,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::args::{Cli, Command, DiscoverArgs, LogArgs, RunArgs, SocketArgs, StatusArgs, exit};
+use crate::args::{
+    Cli, Command, DiscoverArgs, LogArgs, RunArgs, SocketArgs, StatusArgs, SuperviseArgs, exit,
+};
 use crate::ask::{self, AskError};
 use crate::config::{self, Budget, ConfigError, Loaded, StreamFlag, Surroundings};
 use crate::log_filter::{self, ChangeError};
 use crate::serve;
+use crate::supervise;
 
 /// Time between two looks of `status --watch`.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -25,6 +28,7 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Status(args)) => answered(status(&args)),
         Some(Command::Discover(args)) => answered(discover(&args)),
         Some(Command::Log(args)) => answered(change_log(&args)),
+        Some(Command::Supervise(args)) => supervised(args),
     }
 }
 
@@ -60,6 +64,20 @@ fn serve(args: &RunArgs) -> u8 {
     match serve::serve(&loaded) {
         Ok(()) => exit::OK,
         Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+/// As JSON, one event a line, as the driver itself logs in a cluster.
+fn supervised(args: SuperviseArgs) -> u8 {
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .init();
+    let mut words = args.command.into_iter();
+    let program = words.next().unwrap_or_default();
+    match supervise::run(program, words.collect()) {
+        Ok(status) => status,
+        Err(error) => fail(&error, exit::FAILED),
     }
 }
 

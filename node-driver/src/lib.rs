@@ -28,4 +28,5 @@ mod scan;
 mod serve;
 mod signals;
 pub mod status;
+mod supervise;
 pub mod telemetry;
