@@ -1,0 +1,13 @@
+//! The node driver's own program, and the policies that guard its identity, against a real API server.
+#![cfg(feature = "kubernetes")]
+
+mod access;
+mod away;
+mod following;
+mod identity;
+mod many;
+mod node;
+mod objects;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;

@@ -1,0 +1,146 @@
+//! A node driver in cluster mode: the real program, with a directory of memory of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::Driver;
+use crate::support::raw::Raw;
+use crate::world::{NAMESPACE, World, eventually};
+
+/// One driver and the machine that it thinks to be on.
+pub(crate) struct Node<'a> {
+    world: &'a World,
+    name: &'static str,
+    directory: TempDir,
+    memory: TempDir,
+    kubeconfig: PathBuf,
+}
+
+impl<'a> Node<'a> {
+    /// Nothing runs yet. The driver gets a token that is bound to its pod on this node.
+    pub(crate) fn new(world: &'a World, name: &'static str) -> Self {
+        let node = Self {
+            world,
+            name,
+            directory: TempDir::new().expect("a directory"),
+            memory: tempfile::Builder::new()
+                .prefix("tensorpool-test-")
+                .tempdir_in("/dev/shm")
+                .expect("a directory on /dev/shm"),
+            kubeconfig: world.kubeconfig(Some(name)),
+        };
+        fs::create_dir(node.memory.path().join("4Ki")).expect("it is new");
+        fs::write(node.config(), node.toml()).expect("the directory is ours");
+        node
+    }
+
+    /// With the driver's token.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("driver.toml")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("driver.sock")
+    }
+
+    fn toml(&self) -> String {
+        format!(
+            r#"
+[driver]
+media_driver = "off"
+state_dir = "{state}"
+
+[shm]
+base_dir = "{memory}"
+
+[kubernetes]
+node = "{node}"
+namespace = "{NAMESPACE}"
+pod_name = "driver-{node}"
+internal_socket = "{internal}"
+
+[policies]
+lease_keepalive_interval_ms = 10000
+shutdown_timeout_ms = 5000
+
+[socket]
+path = "{socket}"
+
+[http]
+listen = "127.0.0.1:0"
+
+[log]
+format = "json"
+filter = "tensorpool_node_driver=debug,info"
+"#,
+            state = self.directory.path().join("state").display(),
+            memory = self.memory.path().display(),
+            node = self.name,
+            internal = self.directory.path().join("internal.sock").display(),
+            socket = self.socket().display(),
+        )
+    }
+
+    /// Starts the driver and waits until it serves.
+    pub(crate) fn start(&self) -> Driver {
+        let set = |command: &mut Command| {
+            command.env("KUBECONFIG", &self.kubeconfig);
+        };
+        Driver::start_with(&self.config(), set, "the first policy has come")
+    }
+
+    /// A client on the driver's socket.
+    pub(crate) fn client(&self) -> Raw {
+        Raw::socket(&self.socket())
+    }
+
+    /// The node's object as it is.
+    pub(crate) fn object(&self) -> Value {
+        let text = self.world.kubectl(&["get", "tpn", self.name, "-o", "json"]);
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+
+    /// The status once `is` holds.
+    pub(crate) fn status(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || {
+            let status = self.object()["status"].clone();
+            if is(&status) {
+                Ok(status)
+            } else {
+                Err(status.to_string())
+            }
+        })
+    }
+
+    /// The status once the driver follows this revision.
+    pub(crate) fn follows(&self, revision: &str) -> Value {
+        self.status(&format!("revision {revision} is followed"), |status| {
+            status["observedPolicyRevision"] == revision
+        })
+    }
+}
+
+/// A condition of a status; null if it is not there.
+pub(crate) fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let conditions = status["conditions"].as_array();
+    let found = conditions
+        .into_iter()
+        .flatten()
+        .find(|it| it["type"] == kind);
+    found.unwrap_or(&Value::Null)
+}
+
+/// A stream of a status; null if it is not there.
+pub(crate) fn stream<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let streams = status["streams"].as_array();
+    let found = streams.into_iter().flatten().find(|it| it["name"] == name);
+    found.unwrap_or(&Value::Null)
+}
