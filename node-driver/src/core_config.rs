@@ -2,35 +2,34 @@
 
 use std::path::Path;
 
-use tensorpool_driver_core::Config;
 use tensorpool_driver_core::config::{
     ConfigError, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec, PoolSpec,
     Profile, StreamSpec, Timing,
 };
-use tensorpool_shm::EpochStore;
+use tensorpool_driver_core::{BaseId, Config};
 use tensorpool_wire::Mode;
 
-use crate::config::{self, Budget, Settings};
+use crate::config::{self, Settings};
+use crate::stores::Stores;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 /// Memory that any machine clears within a second.
 const CLEARED_PER_SECOND: u64 = 256 << 20;
 
-/// The core's configuration.
+/// The core's configuration. `largest_bytes` is what may be asked for at the same time.
 ///
 /// # Errors
 /// [`ConfigError`] for a rule that only the core knows.
 pub(crate) fn core_config(
     settings: &Settings,
-    store: &EpochStore,
-    hugepages: bool,
-    budget: &Budget,
+    stores: &Stores,
+    largest_bytes: u64,
     first_lease_id: u64,
 ) -> Result<Config, ConfigError> {
     let policies = &settings.policies;
     ConfigSpec {
-        identity: identity(settings, store, hugepages),
+        identity: identity(settings, stores),
         timing: Timing {
             announce_period_ns: policies.announce_period_ms * MS,
             // spec: D-4.4-5 — both are keys of the configuration, and each answer states the expiry.
@@ -40,7 +39,7 @@ pub(crate) fn core_config(
             node_id_cooldown_ns: policies.node_id_reuse_cooldown_ms * MS,
             consumer_stale_ns: settings.supervisor.consumer_stale_ms * MS,
             // The worker makes one epoch after the other; all streams can ask at once.
-            op_timeout_ns: (60 + budget.needed_bytes() / CLEARED_PER_SECOND) * SECOND,
+            op_timeout_ns: (60 + largest_bytes / CLEARED_PER_SECOND) * SECOND,
         },
         gc: Gc {
             enabled: policies.epoch_gc_enabled,
@@ -64,8 +63,10 @@ pub(crate) fn core_config(
     .validate()
 }
 
-fn identity(settings: &Settings, store: &EpochStore, hugepages: bool) -> Identity {
-    // The store has resolved and sanitised all parts: <base>/tensorpool-<user>/<namespace>.
+fn identity(settings: &Settings, stores: &Stores) -> Identity {
+    // The store has resolved and sanitised all parts: <base>/tensorpool-<user>/<namespace>. User and
+    // namespace are the same in all of them.
+    let store = stores.get(BaseId::default());
     let name = |path: Option<&Path>| {
         path.and_then(Path::file_name)
             .map(|name| name.to_string_lossy().into_owned())
@@ -83,17 +84,12 @@ fn identity(settings: &Settings, store: &EpochStore, hugepages: bool) -> Identit
     let own = settings.streams.values().map(|s| s.descriptor_stream_id);
     Identity {
         instance_id: driver.instance_id.clone(),
-        base_dir: user_dir
-            .and_then(Path::parent)
-            .map(|base| base.to_string_lossy().into_owned())
-            .unwrap_or_default(),
+        bases: stores.bases(),
         user: name(user_dir)
             .strip_prefix("tensorpool-")
             .map(str::to_owned)
             .unwrap_or_default(),
         namespace: name(Some(store.path())),
-        hugepages,
-        page_size_bytes: store.page_bytes(),
         control_channel: driver.control.channel.clone(),
         control_stream_id: driver.control.stream_id.unsigned_abs(),
         other_stream_ids: stream_ids
@@ -143,8 +139,7 @@ fn policy(settings: &Settings) -> PolicySpec {
                 name: name.clone(),
                 stream_id: stream.stream_id,
                 profile: stream.profile.clone(),
-                tags: Vec::new(),
-                data_source_id: None,
+                ..StreamSpec::default()
             })
             .collect(),
         consumers: ConsumerRules {
@@ -156,5 +151,6 @@ fn policy(settings: &Settings) -> PolicySpec {
             },
             payload_fallback_uri: supervisor.payload_fallback_uri.clone(),
         },
+        ..PolicySpec::default()
     }
 }

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use tensorpool_driver_core::{EpochKey, OpId, RegionSet, RegionsError};
-use tensorpool_shm::{CreateError, CreatedEpoch, Creator, EpochStore, StreamLayout};
+use tensorpool_driver_core::{BaseId, EpochKey, OpId, RegionSet, RegionsError};
+use tensorpool_shm::{CreateError, CreatedEpoch, Creator, StreamLayout};
 use tensorpool_wire::{Epoch, MonoNanos, PoolStride};
 
+use crate::attachments::views::Views;
 use crate::journal::Journal;
 use crate::scan::{self, Found};
+use crate::stores::Stores;
 
 /// Jobs and answers in the channels at one time.
 const IN_CHANNEL: usize = 1024;
@@ -48,6 +50,8 @@ pub(crate) enum Job {
         op: OpId,
         /// Which epoch.
         key: EpochKey,
+        /// On which base it lies.
+        base: BaseId,
         /// What this process had mapped of it; unmapped before the files go.
         mapped: Option<Box<CreatedEpoch>>,
     },
@@ -106,12 +110,13 @@ impl Files {
     ///
     /// # Errors
     /// If no thread can be made.
-    pub(crate) fn start(store: Arc<EpochStore>, journal: Journal) -> io::Result<Self> {
+    pub(crate) fn start(stores: Arc<Stores>, journal: Journal, views: Views) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(IN_CHANNEL);
         let (outbox, done) = sync_channel(IN_CHANNEL);
         let worker = Worker {
-            store,
+            stores,
             journal,
+            views,
             outbox,
         };
         let thread = std::thread::Builder::new()
@@ -191,8 +196,10 @@ impl Files {
 }
 
 struct Worker {
-    store: Arc<EpochStore>,
+    stores: Arc<Stores>,
     journal: Journal,
+    /// What pods see of the files.
+    views: Views,
     outbox: SyncSender<Done>,
 }
 
@@ -231,17 +238,23 @@ impl Worker {
                         result: result.map(Box::new).map_err(|error| failure(&error)),
                     }
                 }
-                Job::Remove { op, key, mapped } => {
+                Job::Remove {
+                    op,
+                    key,
+                    base,
+                    mapped,
+                } => {
                     drop(mapped);
+                    let store = self.stores.get(base);
+                    self.views.epoch_goes(store.path(), key);
                     Done::Removed {
                         op,
-                        result: self
-                            .store
+                        result: store
                             .remove(key.stream, key.epoch)
                             .map_err(|error| in_words(&error)),
                     }
                 }
-                Job::Scan => match scan::epochs(&self.store) {
+                Job::Scan => match scan::epochs(&self.stores) {
                     Ok(found) => Done::Scanned(found),
                     Err(error) => {
                         tracing::warn!(error = in_words(&error), "old epochs cannot be listed");
@@ -289,7 +302,11 @@ impl Worker {
             pid: u64::from(std::process::id()),
             start,
         };
-        self.store.create(layout, creator)
+        let store = self.stores.get(regions.base);
+        let created = store.create(layout, creator)?;
+        // Before anybody hears of the epoch.
+        self.views.epoch_made(store.path(), regions.key);
+        Ok(created)
     }
 }
 

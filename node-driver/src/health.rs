@@ -25,6 +25,8 @@ pub(crate) enum Readiness {
     NoMediaDriver = 2,
     /// Attaches are refused, the end is near.
     Draining = 3,
+    /// No policy has come yet, so there is nothing to serve.
+    NoPolicy = 4,
 }
 
 impl Readiness {
@@ -36,6 +38,7 @@ impl Readiness {
             Self::Ready => "ready",
             Self::NoMediaDriver => "no_media_driver",
             Self::Draining => "draining",
+            Self::NoPolicy => "no_policy",
         }
     }
 
@@ -44,6 +47,7 @@ impl Readiness {
             1 => Self::Ready,
             2 => Self::NoMediaDriver,
             3 => Self::Draining,
+            4 => Self::NoPolicy,
             _ => Self::Starting,
         }
     }
@@ -139,6 +143,7 @@ impl Observed {
             Readiness::Ready => 1,
             Readiness::NoMediaDriver => 2,
             Readiness::Draining => 3,
+            Readiness::NoPolicy => 4,
         };
         self.shared.readiness.store(number, Ordering::Relaxed);
     }

@@ -138,9 +138,10 @@ async fn answer(
             let readiness = observer.readiness();
             let code = match readiness {
                 Readiness::Ready => StatusCode::OK,
-                Readiness::Starting | Readiness::NoMediaDriver | Readiness::Draining => {
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
+                Readiness::Starting
+                | Readiness::NoMediaDriver
+                | Readiness::NoPolicy
+                | Readiness::Draining => StatusCode::SERVICE_UNAVAILABLE,
             };
             text(code, &format!("{}\n", readiness.label()))
         }

@@ -1,6 +1,6 @@
 //! One driver per state directory and per region directory.
 //!
-//! Both are locked by `flock` on the directory itself: nothing is left behind, and the kernel gives
+//! All are locked by `flock` on the directory itself: nothing is left behind, and the kernel gives
 //! the lock back whatever happens to the process. The pid of the holder stands in a file of the state
 //! directory, for `log` and for the message to the second driver.
 
@@ -15,11 +15,11 @@ use rustix::fs::{FlockOperation, flock};
 /// Name of the file that holds the driver's pid.
 pub(crate) const PID_FILE: &str = "driver.pid";
 
-/// Both locks. Dropped with the driver.
+/// All locks. Dropped with the driver.
 #[derive(Debug)]
 pub(crate) struct InstanceLock {
     _state: File,
-    _regions: File,
+    _regions: Vec<File>,
 }
 
 /// Why this driver may not run here.
@@ -52,14 +52,18 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl InstanceLock {
-    /// Locks both directories, which exist, and notes this process's pid.
+    /// Locks all directories, which exist, and notes this process's pid.
     ///
     /// # Errors
     /// [`LockError`].
-    pub(crate) fn take(state_dir: &Path, regions_dir: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take<'a>(
+        state_dir: &Path,
+        regions_dirs: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Self, LockError> {
         let held_by = holder_pid(state_dir);
         let state = lock(state_dir, held_by)?;
-        let regions = lock(regions_dir, None)?;
+        let regions = regions_dirs.into_iter().map(|dir| lock(dir, None));
+        let regions = regions.collect::<Result<Vec<_>, _>>()?;
         let pid_file = state_dir.join(PID_FILE);
         fs::write(&pid_file, format!("{}\n", std::process::id())).map_err(|source| {
             LockError::Io {
@@ -122,18 +126,18 @@ mod tests {
             path
         };
         let (state, regions, other) = (sub("state"), sub("regions"), sub("other"));
-        let lock = InstanceLock::take(&state, &regions).unwrap();
+        let lock = InstanceLock::take(&state, [regions.as_path()]).unwrap();
         assert!(is_held(&state));
         assert_eq!(holder_pid(&state), Some(std::process::id()));
 
-        let error = InstanceLock::take(&state, &other).unwrap_err();
+        let error = InstanceLock::take(&state, [other.as_path()]).unwrap_err();
         assert!(
             error
                 .to_string()
                 .starts_with(&format!("another driver (pid {})", std::process::id())),
             "{error}"
         );
-        let error = InstanceLock::take(&other, &regions).unwrap_err();
+        let error = InstanceLock::take(&other, [regions.as_path()]).unwrap_err();
         assert!(
             matches!(error, LockError::Held { pid: None, .. }),
             "{error}"
@@ -141,6 +145,6 @@ mod tests {
 
         drop(lock);
         assert!(!is_held(&state));
-        InstanceLock::take(&state, &regions).unwrap();
+        InstanceLock::take(&state, [regions.as_path()]).unwrap();
     }
 }

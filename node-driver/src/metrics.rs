@@ -4,6 +4,7 @@
 //! roles and names of messages, which are enums of this project, and the ids and configured names of
 //! the streams that exist, which `limits.streams` bounds; what was counted for a stream goes with it.
 
+mod cluster;
 mod metric;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use tensorpool_transport::port::CloseReason;
 use tensorpool_transport::socket::Stats;
 use tensorpool_wire::StreamId;
 
+use crate::control::BaseFacts;
 use crate::counters::{Counters, ReportedDrops, WayIn};
 use metric::{Kind, Metric};
 
@@ -32,6 +34,8 @@ use metric::{Kind, Metric};
 pub(crate) struct Snapshot {
     /// From the core.
     pub status: StatusSnapshot,
+    /// From the kernel.
+    pub bases: Vec<BaseFacts>,
     /// From the wiring.
     pub counters: Counters,
     /// From the socket, if there is one.
@@ -58,6 +62,7 @@ impl Collector for Snapshot {
         let mut out = Families(encoder);
         self.encode_state(&mut out)?;
         self.encode_streams(&mut out)?;
+        self.encode_cluster(&mut out)?;
         self.encode_core(&mut out)?;
         self.encode_transport(&mut out)?;
         self.encode_cycle(&mut out)
@@ -152,7 +157,7 @@ fn by<'a>(
 
 /// The labels of one stream: its id, its configured name (empty for a dynamic one), and `more`.
 fn of<const N: usize>(stream: &StreamStatus, more: [(&'static str, String); N]) -> Labels {
-    labels_of(stream.stream_id, &stream.name, more)
+    labels_of(stream.stream_id, &stream.full_name(), more)
 }
 
 fn labels_of<const N: usize>(
@@ -169,8 +174,9 @@ impl Snapshot {
     fn by_id<const N: usize>(&self, stream: StreamId, more: [(&'static str, String); N]) -> Labels {
         let streams = &self.status.streams;
         let found = streams.binary_search_by_key(&stream, |known| known.stream_id);
-        let name = found.map_or("", |at| streams.get(at).map_or("", |it| it.name.as_str()));
-        labels_of(stream, name, more)
+        let found = found.ok().and_then(|at| streams.get(at));
+        let name = found.map_or_else(String::new, StreamStatus::full_name);
+        labels_of(stream, &name, more)
     }
 
     fn encode_state(&self, out: &mut Families<'_>) -> Result<(), fmt::Error> {

@@ -3,8 +3,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use tensorpool_driver_core::{Action, EpochKey, Event, Note, To};
-use tensorpool_shm::{Access, MapOptions};
+use tensorpool_driver_core::{Action, Damage, EpochKey, Event, Note, To};
+use tensorpool_shm::{Access, FileChange, MapOptions};
 use tensorpool_transport::port::{CloseReason, Coalesce, Destination, Outbound, ServerPort};
 use tensorpool_transport::pubsub::SendError;
 use tensorpool_wire::{ConnectionId, LogicalStream, Message, MonoNanos, Origin};
@@ -49,12 +49,18 @@ impl Runtime {
             Action::RemoveEpoch {
                 op,
                 key,
+                base,
                 directory,
                 why,
             } => {
                 tracing::debug!(directory, reason = why.label(), "removing an epoch");
                 let mapped = self.epochs.remove(&key);
-                self.files.submit(Job::Remove { op, key, mapped });
+                self.files.submit(Job::Remove {
+                    op,
+                    key,
+                    base,
+                    mapped,
+                });
             }
             Action::RefreshActivity { key } => self.refresh_activity(now, key),
             Action::StartRelay { key } => self.start_relay(key),
@@ -100,17 +106,26 @@ impl Runtime {
     fn refresh_activity(&mut self, now: MonoNanos, key: EpochKey) {
         if let Some(epoch) = self.epochs.get(&key) {
             epoch.refresh_activity(now);
-            // spec: X-1-30
-            if epoch.is_poisoned() {
-                self.poisoned(key);
+            // spec: X-1-30, X-1-31
+            let damage = if epoch.is_poisoned() {
+                Some(Damage::LostPages)
+            } else {
+                epoch.audit().map(|change| match change {
+                    FileChange::Shrank => Damage::LostPages,
+                    FileChange::Grew => Damage::Grew,
+                })
+            };
+            if let Some(damage) = damage {
+                self.poisoned(key, damage);
             }
         }
     }
 
-    fn poisoned(&mut self, key: EpochKey) {
+    fn poisoned(&mut self, key: EpochKey, damage: Damage) {
         self.inner_events.push(Event::RegionPoisoned {
             stream: key.stream,
             epoch: key.epoch,
+            damage,
         });
     }
 
@@ -128,7 +143,7 @@ impl Runtime {
             Ok(mapping) => aeron.start_relay(key, mapping, stream_id),
             Err(error) => {
                 tracing::warn!(stream = %key.stream, epoch = %key.epoch, error = in_words(&error), "the relay cannot map the epoch");
-                self.poisoned(key);
+                self.poisoned(key, Damage::LostPages);
             }
         }
     }
@@ -200,7 +215,7 @@ impl Runtime {
             Some(Err(error)) => {
                 // Somebody removed or replaced the files: the epoch is not what was granted.
                 tracing::warn!(stream = %key.stream, epoch = %key.epoch, error = in_words(&error), "the regions cannot be handed out");
-                self.poisoned(key);
+                self.poisoned(key, Damage::LostPages);
                 Vec::new()
             }
             None => Vec::new(),
@@ -343,7 +358,7 @@ fn log(note: &Note) {
             epoch = %key.epoch,
             removed,
             bytes,
-            %error,
+            error,
             "too little memory for another epoch: old ones are removed at once; give the mount memory for three epochs of each stream"
         ),
         Note::RemoveFailed { key, error } => {
@@ -353,11 +368,15 @@ fn log(note: &Note) {
             gap_ns,
             "the duty cycle stood still; every lease was extended by as much"
         ),
-        Note::Poisoned { key } => {
-            tracing::error!(stream = %key.stream, epoch = %key.epoch, "a region lost its pages: its producer truncated it");
+        Note::Poisoned { key, damage } => {
+            tracing::error!(stream = %key.stream, epoch = %key.epoch, damage = damage.text(), "a producer changed the file of a region");
         }
-        Note::StreamGone { stream } => tracing::info!(%stream, "dynamic stream given up"),
+        Note::StreamGone { stream } => tracing::info!(%stream, "stream given up"),
         Note::Draining => tracing::info!("draining: attaches are refused"),
+        Note::AccessChanged {
+            connection,
+            revoked,
+        } => tracing::info!(connection = connection.0, revoked, "access changed"),
         Note::PolicyApplied {
             added,
             removed,

@@ -3,6 +3,7 @@
 //! One thread. The clock is read once per cycle. Nothing here waits but the idle step (`rest`); files
 //! are made by the file worker, HTTP is served elsewhere.
 
+mod asked;
 mod inputs;
 mod rest;
 #[cfg(test)]
@@ -11,8 +12,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tensorpool_driver_core::{Action, Driver, EpochKey, Event};
-use tensorpool_shm::{CreatedEpoch, EpochStore};
+use tensorpool_driver_core::{Action, Damage, Driver, EpochKey, Event};
+use tensorpool_shm::CreatedEpoch;
 use tensorpool_transport::port::ServerPort;
 use tensorpool_transport::socket::SocketServer;
 use tensorpool_wire::{MonoNanos, StreamId};
@@ -20,6 +21,7 @@ use tensorpool_wire::{MonoNanos, StreamId};
 use crate::aeron::Aeron;
 use crate::clock;
 use crate::config::{self, Settings};
+use crate::control::Commands;
 use crate::counters::Counters;
 use crate::files::{Files, Job};
 use crate::health::{Observed, Readiness};
@@ -27,7 +29,9 @@ use crate::log_filter::LogFilter;
 use crate::metrics::Snapshot;
 use crate::signals::Signals;
 use crate::status::Answers;
+use crate::stores::Stores;
 
+use self::asked::Attachments;
 use self::rest::{Outlook, is_awaited, sleep};
 
 /// An input that is never empty puts expiry off for no longer than this: a peer that floods must not
@@ -64,7 +68,11 @@ pub(crate) struct Parts {
     /// The file worker.
     pub files: Files,
     /// The regions' directories.
-    pub store: Arc<EpochStore>,
+    pub stores: Arc<Stores>,
+    /// What other threads ask.
+    pub commands: Commands,
+    /// Aeron stream ids that a later policy must keep free of ranges.
+    pub reserved_stream_ids: Vec<u32>,
     /// What other threads see of it.
     pub observed: Observed,
     /// What was signalled.
@@ -84,7 +92,14 @@ pub(crate) struct Runtime {
     pub(crate) socket: Option<SocketServer>,
     pub(crate) aeron: Option<Aeron>,
     pub(crate) files: Files,
-    store: Arc<EpochStore>,
+    stores: Arc<Stores>,
+    commands: Commands,
+    attachments: Attachments,
+    reserved_stream_ids: Vec<u32>,
+    /// Revision of the policy that came through `commands`.
+    revision: Option<String>,
+    /// Without such a policy there is nothing to serve.
+    awaits_policy: bool,
     observed: Observed,
     signals: Signals,
     log_filter: LogFilter,
@@ -121,7 +136,12 @@ impl Runtime {
             socket: parts.socket,
             aeron: parts.aeron,
             files: parts.files,
-            store: parts.store,
+            stores: parts.stores,
+            commands: parts.commands,
+            attachments: Attachments::default(),
+            reserved_stream_ids: parts.reserved_stream_ids,
+            revision: None,
+            awaits_policy: settings.kubernetes.is_some(),
             observed: parts.observed,
             signals: parts.signals,
             log_filter: parts.log_filter,
@@ -158,7 +178,7 @@ impl Runtime {
         // Whoever reads `ready` in the log may ask /readyz at once.
         let readiness = self.readiness();
         self.observed.set_readiness(readiness);
-        tracing::info!("ready");
+        tracing::info!("{}", readiness.label());
         while !self.stopping {
             let now = clock::now();
             let work = self.cycle(now);
@@ -174,8 +194,9 @@ impl Runtime {
     fn cycle(&mut self, now: MonoNanos) -> usize {
         let mut out = std::mem::take(&mut self.actions);
         self.take_signals(now, &mut out);
+        let asked = self.take_commands(now, &mut out);
         let (mut work, emptied) = self.poll_inputs(now, &mut out);
-        work += self.take_done(now, &mut out);
+        work += asked + self.take_done(now, &mut out);
         for event in std::mem::take(&mut self.inner_events) {
             self.core.handle(now, event, &mut out);
             work += 1;
@@ -185,7 +206,10 @@ impl Runtime {
             self.core.handle(now, Event::Tick, &mut out);
         }
         work += out.len();
-        let awaited = out.iter().any(is_awaited);
+        let awaited = asked > 0 || out.iter().any(is_awaited);
+        if out.iter().any(|action| matches!(action, Action::Note(_))) {
+            self.commands.changed();
+        }
         self.perform_all(now, &mut out);
         self.actions = out;
         work += self.work_descriptors(now);
@@ -214,8 +238,11 @@ impl Runtime {
         let (work, poisoned) = aeron.work(now, &mut self.counters);
         for EpochKey { stream, epoch } in poisoned {
             aeron.stop_relay(stream);
-            self.inner_events
-                .push(Event::RegionPoisoned { stream, epoch });
+            self.inner_events.push(Event::RegionPoisoned {
+                stream,
+                epoch,
+                damage: Damage::LostPages,
+            });
         }
         work
     }
@@ -247,8 +274,10 @@ impl Runtime {
         let readiness = self.readiness();
         self.observed.set_readiness(readiness);
         while let Some(reply) = self.observed.next_scrape() {
+            let status = self.core.status();
             let snapshot = Snapshot {
-                status: self.core.status(),
+                bases: self.stores.facts(&status.bases),
+                status,
                 counters: self.counters.clone(),
                 socket: self.socket.as_ref().map(|socket| socket.stats().clone()),
                 media_driver: self.aeron.as_mut().is_some_and(Aeron::is_up),
@@ -263,6 +292,8 @@ impl Runtime {
     fn readiness(&mut self) -> Readiness {
         if self.ending {
             Readiness::Draining
+        } else if self.awaits_policy && self.revision.is_none() {
+            Readiness::NoPolicy
         } else if self.aeron.as_mut().is_none_or(Aeron::is_up) {
             Readiness::Ready
         } else {
@@ -274,7 +305,8 @@ impl Runtime {
         let due_in = self.core.next_deadline();
         let due_in = due_in.map(|due| due.saturating_since(now));
         if let Some(rest) = self.outlook.rest(due_in) {
-            sleep(self.socket.as_ref().filter(|_| rest.wakes), rest.nanos);
+            let socket = self.socket.as_ref().filter(|_| rest.wakes);
+            sleep(&self.commands, socket, rest.nanos);
         }
     }
 
@@ -296,7 +328,8 @@ impl Runtime {
             if now >= until || !drained {
                 break;
             }
-            sleep(self.socket.as_ref(), LAST_WORDS_NAP_NS);
+            self.commands.hush();
+            sleep(&self.commands, self.socket.as_ref(), LAST_WORDS_NAP_NS);
         }
         self.aeron = None;
         if drained && let Some(socket) = &mut self.socket {
@@ -308,7 +341,7 @@ impl Runtime {
         self.files.stop();
         if self.cleanup && drained {
             drop(std::mem::take(&mut self.epochs));
-            remove_all(&self.store);
+            remove_all(&self.stores);
         }
         tracing::info!("ended");
     }
@@ -317,19 +350,13 @@ impl Runtime {
 /// The one socket file of a stand-alone driver.
 pub(crate) const STANDALONE: u32 = 0;
 
-fn remove_all(store: &EpochStore) {
-    let epochs = match store.list() {
-        Ok(epochs) => epochs,
-        Err(error) => {
-            tracing::warn!(
-                error = crate::files::in_words(&error),
-                "regions stay behind"
-            );
-            return;
-        }
-    };
-    for epoch in epochs {
-        if let Err(error) = store.remove(epoch.stream_id, epoch.epoch) {
+fn remove_all(stores: &Stores) {
+    for (_, store) in stores.iter() {
+        let removed = store.list().and_then(|epochs| {
+            let mut epochs = epochs.iter();
+            epochs.try_for_each(|epoch| store.remove(epoch.stream_id, epoch.epoch))
+        });
+        if let Err(error) = removed {
             tracing::warn!(
                 error = crate::files::in_words(&error),
                 "regions stay behind"

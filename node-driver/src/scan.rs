@@ -1,10 +1,12 @@
-//! What earlier drivers left under the base directory, as the core wants to know it.
+//! What earlier drivers left under the base directories, as the core wants to know it.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-use tensorpool_driver_core::{ExistingEpoch, Owner};
-use tensorpool_shm::{EpochDir, EpochStore, StoreError};
+use tensorpool_driver_core::{BaseId, ExistingEpoch, Owner};
+use tensorpool_shm::{EpochDir, StoreError};
 use tensorpool_wire::MonoNanos;
+
+use crate::stores::Stores;
 
 /// The epochs that one scan found.
 pub(crate) type Found = Vec<ExistingEpoch>;
@@ -14,8 +16,12 @@ pub(crate) type Found = Vec<ExistingEpoch>;
 /// # Errors
 /// [`StoreError`] if a directory cannot be listed.
 // spec: W-15.21a-15, GC-1
-pub(crate) fn epochs(store: &EpochStore) -> Result<Found, StoreError> {
-    Ok(store.list()?.iter().map(existing).collect())
+pub(crate) fn epochs(stores: &Stores) -> Result<Found, StoreError> {
+    let mut found = Found::new();
+    for (base, store) in stores.iter() {
+        found.extend(store.list()?.iter().map(|dir| existing(base, dir)));
+    }
+    Ok(found)
 }
 
 /// Whether some of them belong to a driver that still runs, so that another look is worth it.
@@ -24,8 +30,9 @@ pub(crate) fn others_alive(found: &Found) -> bool {
     found.iter().any(|epoch| epoch.owner == Owner::Alive)
 }
 
-fn existing(dir: &EpochDir) -> ExistingEpoch {
+fn existing(base: BaseId, dir: &EpochDir) -> ExistingEpoch {
     ExistingEpoch {
+        base,
         stream: dir.stream_id,
         epoch: dir.epoch,
         bytes: dir.bytes,

@@ -10,17 +10,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tensorpool_driver_core::config::ConfigError as CoreConfigError;
 use tensorpool_driver_core::{Driver, Restored};
-use tensorpool_shm::{
-    EpochStore, FaultError, Filesystem, Permissions, StoreError, StoreOptions,
-    install_fault_handler,
-};
+use tensorpool_shm::{FaultError, StoreError, install_fault_handler};
 use tensorpool_transport::socket::{Limits, ListenError, PacketClass, SocketServer};
 use tensorpool_wire::{FrameProgress, LogicalStream, SCHEMA_WIRE};
 
 use crate::aeron::{Aeron, LinkError};
 use crate::args::exit;
+use crate::attachments::views::Views;
 use crate::clock;
 use crate::config::{Budget, BudgetError, Loaded, Settings};
+use crate::control;
 use crate::core_config::core_config;
 use crate::counters::Counters;
 use crate::files::{Files, in_words};
@@ -32,6 +31,7 @@ use crate::log_filter::LogFilter;
 use crate::runtime::{Fatal, Parts, Runtime, STANDALONE};
 use crate::scan;
 use crate::signals::Signals;
+use crate::stores::{Stores, StoresError};
 use crate::telemetry::{self, FilterError};
 
 /// Why the driver did not run, or ended early.
@@ -54,7 +54,10 @@ pub(crate) enum ServeError {
     },
     /// The regions' directories.
     #[error("shm.base_dir cannot be used")]
-    Store(#[from] StoreError),
+    Stores(#[from] StoresError),
+    /// What earlier drivers left there.
+    #[error("old epochs cannot be listed")]
+    Old(#[from] StoreError),
     /// The mount.
     #[error("shm.base_dir cannot be measured")]
     Budget(#[from] BudgetError),
@@ -88,6 +91,14 @@ pub(crate) enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// Kubernetes.
+    #[cfg(feature = "kubernetes")]
+    #[error("the node's policy cannot be followed")]
+    Cluster(#[from] crate::cluster::StartError),
+    /// Volumes of pods.
+    #[cfg(feature = "kubernetes")]
+    #[error("volumes of pods cannot be served")]
+    Attachments(#[from] crate::attachments::AttachmentsError),
     /// While it ran.
     #[error("the driver ended early")]
     Fatal(#[from] Fatal),
@@ -103,7 +114,8 @@ impl ServeError {
             Self::Log(_)
             | Self::Fault(_)
             | Self::Directory { .. }
-            | Self::Store(_)
+            | Self::Stores(_)
+            | Self::Old(_)
             | Self::Budget(_)
             | Self::Lock(LockError::Io { .. })
             | Self::Journal(_)
@@ -113,6 +125,8 @@ impl ServeError {
             | Self::Http(_)
             | Self::Kernel { .. }
             | Self::Fatal(_) => exit::FAILED,
+            #[cfg(feature = "kubernetes")]
+            Self::Cluster(_) | Self::Attachments(_) => exit::FAILED,
         }
     }
 }
@@ -130,18 +144,17 @@ pub(crate) fn serve(loaded: &Loaded) -> Result<(), ServeError> {
     let descriptors = raise_descriptor_limit();
     make_dir(&settings.driver.state_dir)?;
 
-    let store = Arc::new(open_store(settings)?);
-    let _lock = InstanceLock::take(&settings.driver.state_dir, store.path())?;
-    let hugepages = store
-        .backing()
-        .map_err(kernel("the state of shm.base_dir"))?
-        .is_hugepages();
-    let budget = Budget::measure(settings)?;
-    say_budget(&budget);
+    let stores = Arc::new(Stores::open(settings)?);
+    let _lock = InstanceLock::take(
+        &settings.driver.state_dir,
+        stores.named().map(|(_, store)| store.path()),
+    )?;
+    let largest_bytes = memory(settings, &stores)?;
 
-    let (journal, restored) = restore(settings, &store)?;
+    let (journal, restored) = restore(settings, &stores)?;
     let others_alive = scan::others_alive(&restored.existing);
-    let config = core_config(settings, &store, hugepages, &budget, random()?)?;
+    let config = core_config(settings, &stores, largest_bytes, random()?)?;
+    let reserved_stream_ids = config.reserved_stream_ids();
     let core = Driver::restore(config, &restored);
 
     let mut counters = Counters::default();
@@ -149,20 +162,37 @@ pub(crate) fn serve(loaded: &Loaded) -> Result<(), ServeError> {
     let socket = listen(settings, descriptors)?;
     let (observer, observed) = health::channel();
     serve_http(settings, observer)?;
-    let files = Files::start(Arc::clone(&store), journal).map_err(kernel("a thread"))?;
+    let views = Views::default();
+    let (control, commands) = control::channel().map_err(kernel("an event descriptor"))?;
+    let files = Files::start(Arc::clone(&stores), journal, views.clone());
+    let files = files.map_err(kernel("a thread"))?;
     let parts = Parts {
         core,
         socket,
         aeron,
         files,
-        store,
+        stores: Arc::clone(&stores),
+        commands,
+        reserved_stream_ids,
         observed,
         signals,
         log_filter: LogFilter::new(log, &settings.driver.state_dir),
         counters,
         others_alive,
     };
-    Runtime::new(parts, settings, clock::now()).run()?;
+    #[cfg(feature = "kubernetes")]
+    let cluster = crate::cluster::begin(settings, &control)?;
+    #[cfg(feature = "kubernetes")]
+    if let Some(cluster) = &cluster {
+        crate::attachments::begin(settings, &stores, &control, &views, cluster)?;
+    }
+    drop((control, views, stores));
+    let ended = Runtime::new(parts, settings, clock::now()).run();
+    #[cfg(feature = "kubernetes")]
+    if let Some(cluster) = cluster {
+        cluster.finish();
+    }
+    ended?;
     Ok(())
 }
 
@@ -184,6 +214,14 @@ fn greet(loaded: &Loaded) {
             "no configuration was given: serving stream `default` (id 10000, 64 slots of 256 KiB) and dynamic streams 20000-29999; see --help for a stream of your own, --check-config for all settings"
         );
     }
+    if let Some(kubernetes) = &settings.kubernetes {
+        tracing::info!(
+            node = kubernetes.node,
+            namespace = kubernetes.namespace,
+            internal_socket = %kubernetes.internal_socket.display(),
+            "in a cluster: streams come from the TensorPoolNode of this name"
+        );
+    }
     tracing::info!(
         socket = settings
             .socket
@@ -199,6 +237,25 @@ fn greet(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+}
+
+/// Bytes that may be asked for at the same time, and words about them.
+fn memory(settings: &Settings, stores: &Stores) -> Result<u64, ServeError> {
+    if settings.kubernetes.is_none() {
+        let budget = Budget::measure(settings)?;
+        say_budget(&budget);
+        return Ok(budget.needed_bytes());
+    }
+    for (name, store) in stores.named() {
+        let free_bytes = store.backing().map_or(0, |backing| backing.free_bytes);
+        tracing::info!(
+            page_size = name,
+            directory = %store.path().display(),
+            free_bytes,
+            "memory is mounted"
+        );
+    }
+    Ok(stores.total_bytes())
 }
 
 fn say_budget(budget: &Budget) {
@@ -246,37 +303,12 @@ fn make_dir(path: &Path) -> Result<(), ServeError> {
         })
 }
 
-fn open_store(settings: &Settings) -> Result<EpochStore, ServeError> {
-    let shm = &settings.shm;
-    let store = EpochStore::open(StoreOptions {
-        base_dir: shm.base_dir.clone(),
-        user: None,
-        namespace: shm.namespace.clone(),
-        permissions: Permissions::from_mode(shm.permissions_mode, false)?,
-        require_hugepages: shm.require_hugepages,
-        // The default says nothing about hugepages: then the mount decides.
-        expected_page_bytes: (shm.page_size_bytes != 4096).then_some(shm.page_size_bytes),
-        prefault: settings.policies.prefault_shm,
-        lock: settings.policies.mlock_shm,
-    })?;
-    if let Ok(backing) = store.backing()
-        && let Filesystem::Other(_) = backing.filesystem
-    {
-        tracing::warn!(
-            base_dir = %shm.base_dir.display(),
-            filesystem = %backing.filesystem,
-            "shm.base_dir is neither tmpfs nor hugetlbfs: frames may be written to a disk"
-        );
-    }
-    Ok(store)
-}
-
 /// What earlier drivers left: the journal's number and the directories.
 // spec: D-10-2, D-14-1
-fn restore(settings: &Settings, store: &EpochStore) -> Result<(Journal, Restored), ServeError> {
+fn restore(settings: &Settings, stores: &Stores) -> Result<(Journal, Restored), ServeError> {
     let boot_id = journal::boot_id();
     let (journal, found) = Journal::open(&settings.driver.state_dir, &boot_id)?;
-    let existing = scan::epochs(store)?;
+    let existing = scan::epochs(stores)?;
     match &found {
         Found::Nothing => tracing::info!(
             directories = existing.len(),
@@ -307,11 +339,8 @@ fn restore(settings: &Settings, store: &EpochStore) -> Result<(Journal, Restored
 }
 
 fn listen(settings: &Settings, descriptors: u64) -> Result<Option<SocketServer>, ServeError> {
-    let Some(socket) = &settings.socket else {
+    if settings.socket.is_none() && settings.kubernetes.is_none() {
         return Ok(None);
-    };
-    if let Some(dir) = socket.path.parent() {
-        make_dir(dir)?;
     }
     let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     let connections = settings.limits.connections;
@@ -322,15 +351,24 @@ fn listen(settings: &Settings, descriptors: u64) -> Result<Option<SocketServer>,
             "fewer open files are allowed than limits.connections: raise RLIMIT_NOFILE"
         );
     }
+    let per_attachment = settings
+        .kubernetes
+        .as_ref()
+        .map_or(connections, |it| it.connections_per_attachment);
     let mut server = SocketServer::new(Limits {
-        per_attachment: count(connections),
+        per_attachment: count(per_attachment),
         per_uid: count(settings.limits.connections_per_uid),
         total: count(connections),
         classify,
         ..Limits::default()
     })
     .map_err(ServeError::Socket)?;
-    server.add_listener(STANDALONE, &socket.path, socket.mode)?;
+    if let Some(socket) = &settings.socket {
+        if let Some(dir) = socket.path.parent() {
+            make_dir(dir)?;
+        }
+        server.add_listener(STANDALONE, &socket.path, socket.mode)?;
+    }
     Ok(Some(server))
 }
 

@@ -36,6 +36,12 @@ pub struct StreamDocument {
     pub stream_id: u32,
     /// Its configured name, empty for a dynamic stream.
     pub name: String,
+    /// Its namespace in a cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its class in a cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class: String,
     /// Whether a client brought it into being.
     pub dynamic: bool,
     /// `absent`, `provisioning`, `ready` or `failed`.
@@ -44,6 +50,9 @@ pub struct StreamDocument {
     pub epoch: Option<u64>,
     /// Why the last attempt to make an epoch failed.
     pub error: Option<String>,
+    /// It could not get memory, and comes before streams of lower priority for a while.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_memory: bool,
     /// Slots of the ring.
     pub nslots: u32,
     /// Directory of the announced epoch.
@@ -169,10 +178,13 @@ fn document(driver: &DriverDocument, stream: &StreamStatus, counters: &Counters)
         driver: driver.clone(),
         stream_id: stream.stream_id.get(),
         name: stream.name.clone(),
+        namespace: stream.namespace.clone(),
+        class: stream.class.clone(),
         dynamic: stream.dynamic,
         phase: stream.phase.label().to_owned(),
         epoch: stream.epoch.map(|epoch| epoch.get()),
         error: stream.error.clone(),
+        waits_for_memory: stream.waits_for_memory,
         nslots: stream.nslots,
         directory: stream.directory.clone(),
         producer: stream.producer.as_ref().map(producer),

@@ -7,13 +7,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fchmod, fsync, mkdirat, openat};
+use rustix::fs::{
+    FallocateFlags, Mode, OFlags, Stat, fallocate, fchmod, fstat, fsync, ftruncate, lstat, mkdirat,
+    openat,
+};
 use rustix::io::Errno;
 use tensorpool_wire::{Epoch, MonoNanos, ShmUri, StreamId, UriError};
 
 use crate::contain::ValidatedUri;
 use crate::directory::ensure_directory;
 use crate::error::{ContainError, MapError};
+use crate::hugepage::Filesystem;
 use crate::layout::{SUPERBLOCK_BYTES, StreamLayout};
 use crate::mapping::RegionSource;
 use crate::reader::ReadMapping;
@@ -32,6 +36,27 @@ pub struct CreatedEpoch {
     files: Vec<ValidatedUri>,
     /// At least the first page of each region.
     superblocks: Vec<Region>,
+    /// What each file was when it was made.
+    extents: Vec<Extent>,
+    /// Whether the filesystem counts blocks by what was allocated, neither more nor less.
+    counts_blocks: bool,
+}
+
+/// How long a file is, and how much of it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    inode: u64,
+    bytes: u64,
+    blocks: u64,
+}
+
+/// What was done to a file since it was made, through a descriptor that may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileChange {
+    /// It was truncated or punched.
+    Shrank,
+    /// It was made longer.
+    Grew,
 }
 
 /// Why an epoch could not be created. Nothing of it is left behind.
@@ -145,13 +170,19 @@ impl EpochStore {
             Err(e) => Err(Failure::File(path.clone(), e.into())),
         };
         match made {
-            Ok((files, superblocks)) => Ok(CreatedEpoch {
+            Ok(Filled {
+                files,
+                superblocks,
+                extents,
+            }) => Ok(CreatedEpoch {
                 bytes: layout.total_bytes(self.page_bytes()),
                 layout,
                 creator,
                 directory: path,
                 files,
                 superblocks,
+                extents,
+                counts_blocks: self.counts_blocks(),
             }),
             Err(failure) => Err(self.undo(&layout, failure)),
         }
@@ -165,7 +196,7 @@ impl EpochStore {
         path: &Path,
         layout: &StreamLayout,
         creator: Creator,
-    ) -> Result<(Vec<ValidatedUri>, Vec<Region>), Failure> {
+    ) -> Result<Filled, Failure> {
         let options = self.options();
         let failed = |e: Errno| Failure::File(path.to_path_buf(), e.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -185,19 +216,32 @@ impl EpochStore {
                 path,
             ));
         }
-        let (mut uris, mut regions) = (Vec::new(), Vec::new());
+        let mut filled = Filled::default();
         for (kind, file, path) in files {
             let region = self.map_new(file.as_fd(), layout.region_bytes(kind), &path)?;
             superblock::publish(&region, layout, kind, creator);
             fsync(&file).map_err(|e| Failure::File(path.clone(), e.into()))?;
             let uri =
                 ValidatedUri::of_created(path.clone(), file.as_fd(), options.require_hugepages);
-            uris.push(uri.map_err(|e| Failure::File(path, e))?);
-            regions.push(region);
+            let extent = fstat(&file).map(|stat| Extent::of(&stat, self.counts_blocks()));
+            filled
+                .extents
+                .push(extent.map_err(|e| Failure::File(path.clone(), e.into()))?);
+            filled.files.push(uri.map_err(|e| Failure::File(path, e))?);
+            filled.superblocks.push(region);
         }
         fsync(&directory).map_err(failed)?;
         fsync(stream).map_err(failed)?;
-        Ok((uris, regions))
+        Ok(filled)
+    }
+
+    /// A filesystem on a disk may use blocks for itself, or leave out what is zero.
+    fn counts_blocks(&self) -> bool {
+        self.backing()
+            .is_ok_and(|backing| match backing.filesystem {
+                Filesystem::Tmpfs | Filesystem::Hugetlbfs => true,
+                Filesystem::Other(_) => false,
+            })
     }
 
     /// What file lengths are rounded up to: whole pages on hugetlbfs, which has no other lengths.
@@ -261,6 +305,40 @@ impl EpochStore {
     }
 }
 
+/// The files of a fresh epoch, in the layout's order.
+#[derive(Default)]
+struct Filled {
+    files: Vec<ValidatedUri>,
+    superblocks: Vec<Region>,
+    extents: Vec<Extent>,
+}
+
+// === impl Extent ===
+
+impl Extent {
+    fn of(stat: &Stat, counts_blocks: bool) -> Self {
+        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+        Self {
+            inode: stat.st_ino,
+            bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            blocks: if counts_blocks { blocks } else { 0 },
+        }
+    }
+
+    /// What became of it. Another file under its name says nothing about it.
+    fn change(&self, now: &Self) -> Option<FileChange> {
+        if now.inode != self.inode {
+            None
+        } else if now.bytes < self.bytes || now.blocks < self.blocks {
+            Some(FileChange::Shrank)
+        } else if now.bytes > self.bytes || now.blocks > self.blocks {
+            Some(FileChange::Grew)
+        } else {
+            None
+        }
+    }
+}
+
 /// What went wrong below the epoch directory.
 enum Failure {
     File(PathBuf, io::Error),
@@ -318,6 +396,30 @@ impl CreatedEpoch {
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.superblocks.iter().any(Region::is_poisoned)
+    }
+
+    /// Compares the files with what was made. A file that grew is cut back, so that it takes no more of
+    /// the mount than it was given; whoever still writes to it can make it grow again.
+    #[must_use]
+    pub fn audit(&self) -> Option<FileChange> {
+        let mut found = None;
+        for (file, made) in self.files.iter().zip(&self.extents) {
+            let Ok(stat) = lstat(file.path()) else {
+                continue;
+            };
+            let change = made.change(&Extent::of(&stat, self.counts_blocks));
+            if change == Some(FileChange::Grew)
+                && let Ok(file) = file.open(Access::ReadWrite)
+            {
+                // On hugetlbfs and tmpfs it works; elsewhere the epoch is given up all the same.
+                let _cut = ftruncate(&file, made.bytes);
+            }
+            found = match (found, change) {
+                (Some(FileChange::Shrank), _) | (_, None) => found,
+                (_, Some(change)) => Some(change),
+            };
+        }
+        found
     }
 
     /// Opens every region, the header ring first, then the pools: to hand to a client.

@@ -61,7 +61,7 @@ pub use cursor::{Cursor, DropCounter, Look, Skip, Start};
 pub use seqlock::Miss;
 
 #[cfg(not(loom))]
-pub use backing::{CreateError, CreatedEpoch};
+pub use backing::{CreateError, CreatedEpoch, FileChange};
 #[cfg(not(loom))]
 pub use contain::{AllowedBases, ValidatedUri};
 #[cfg(not(loom))]

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tensorpool_driver_core::config::Access;
 use tensorpool_driver_core::config::{
-    ConfigSpec, ConsumerRules, Gc, Identity, Limits, PolicySpec, PoolSpec, Profile, StreamSpec,
-    Timing,
+    Base, ConfigSpec, ConsumerRules, Gc, Identity, Limits, PolicySpec, PoolSpec, Profile,
+    StreamSpec, Timing,
 };
 use tensorpool_driver_core::{Action, Driver, Event};
 use tensorpool_wire::{
@@ -196,17 +196,20 @@ fn config() -> tensorpool_driver_core::Config {
             stream_id: StreamId(10_000 + index),
             profile: "p".to_owned(),
             tags: vec![],
-            data_source_id: None,
+            ..StreamSpec::default()
         })
         .collect();
     let spec = ConfigSpec {
         identity: Identity {
             instance_id: "bench".to_owned(),
-            base_dir: "/dev/shm".to_owned(),
+            bases: vec![Base {
+                name: String::new(),
+                directory: "/dev/shm".to_owned(),
+                hugepages: false,
+                page_size_bytes: 4_096,
+            }],
             user: "bench".to_owned(),
             namespace: "default".to_owned(),
-            hugepages: false,
-            page_size_bytes: 4_096,
             control_channel: "aeron:ipc".to_owned(),
             control_stream_id: 1_000,
             other_stream_ids: vec![],
@@ -228,6 +231,7 @@ fn config() -> tensorpool_driver_core::Config {
             control_stream_id_range: None,
             streams,
             consumers: ConsumerRules::default(),
+            ..PolicySpec::default()
         },
     };
     spec.validate()

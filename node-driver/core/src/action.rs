@@ -13,7 +13,8 @@ use tensorpool_wire::{
     Role, StreamId,
 };
 
-use crate::event::{OpId, RegionsError};
+use crate::config::BaseId;
+use crate::event::{Damage, OpId};
 use crate::status::StatusSnapshot;
 
 /// One effect.
@@ -59,6 +60,8 @@ pub enum Action {
         op: OpId,
         /// Whose epoch, and which.
         key: EpochKey,
+        /// On which base it lies.
+        base: BaseId,
         /// Where it lies.
         directory: String,
         /// For the log.
@@ -142,6 +145,8 @@ pub struct EpochKey {
 pub struct RegionSet {
     /// Whose epoch, and which.
     pub key: EpochKey,
+    /// On which base.
+    pub base: BaseId,
     /// Absolute directory to make: `<base>/tensorpool-<user>/<namespace>/<stream>/<epoch>`
     /// (W-15.21a-1).
     pub directory: String,
@@ -199,7 +204,7 @@ pub enum EpochCause {
     ProducerEnded,
     /// The configured layout changed.
     LayoutChanged,
-    /// A region lost its pages.
+    /// A producer changed a region's file.
     Poisoned,
     /// An earlier attempt failed.
     Retry,
@@ -273,8 +278,7 @@ pub enum Note {
         /// What was sent to those who waited.
         text: String,
     },
-    /// Space ran out; all epochs but the current ones are being removed and the making of this one is
-    /// tried once more.
+    /// Space ran out; old epochs are being removed for this one, which is then made.
     SpaceReclaimed {
         /// The epoch that had no space.
         key: EpochKey,
@@ -282,8 +286,8 @@ pub enum Note {
         removed: u32,
         /// Their bytes.
         bytes: u64,
-        /// What the first attempt said.
-        error: RegionsError,
+        /// What there was too little of.
+        error: String,
     },
     /// An epoch directory could not be removed.
     RemoveFailed {
@@ -297,10 +301,12 @@ pub enum Note {
         /// For how long, in nanoseconds.
         gap_ns: u64,
     },
-    /// A region lost its pages.
+    /// A region is not what was made.
     Poisoned {
         /// Whose epoch, and which.
         key: EpochKey,
+        /// What is wrong with it.
+        damage: Damage,
     },
     /// A stream is served no more; its epochs are collected when they are old enough.
     StreamGone {
@@ -309,6 +315,13 @@ pub enum Note {
     },
     /// A valid shutdown request or signal came in.
     Draining,
+    /// What a connection may do changed.
+    AccessChanged {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Leases that it lost.
+        revoked: u32,
+    },
     /// A policy change was taken over.
     PolicyApplied {
         /// Streams that are new.

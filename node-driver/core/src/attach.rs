@@ -7,14 +7,17 @@ use tensorpool_wire::{
     ResponseCode, ShmAttachRequest, ShmAttachResponse, StreamId,
 };
 
+use crate::access::{Access, Visible};
 use crate::action::{Action, EpochCause, To};
+use crate::config::BaseId;
+use crate::connect::allows;
 use crate::counters::{DropReason, bump};
 use crate::driver::{Driver, send};
 use crate::layout::LAYOUT_VERSION;
 use crate::lease::{Asker, LeaseRole};
-use crate::policy::{Access, Profile, Visible};
+use crate::policy::Profile;
 use crate::refusal::{Refusal, clip};
-use crate::stream::{Phase, Stream};
+use crate::stream::{Phase, Place, Stream};
 
 /// What an attach comes to, if it is not refused.
 #[derive(Debug)]
@@ -116,12 +119,13 @@ impl Driver {
         self.check_running()?;
         let mode = check_publish_mode(request.publish_mode)?;
         check_layout_version(request.expected_layout_version)?;
-        self.check_hugepages(request.require_hugepages)?;
         let access = self.access_of(origin);
+        self.check_hugepages(request.require_hugepages, request.stream_id, &access)?;
         let target = self.resolve_stream(request.stream_id, mode, &access)?;
         check_role_allowed(role, &target, &access)?;
         self.check_pools(&target)?;
         self.check_place(role, &target)?;
+        self.check_limits(role, target.stream())?;
         self.check_node_id(request.desired_node_id)?;
         self.check_bounds(origin, &access)?;
         Ok(Verdict::Admit { target, role })
@@ -173,9 +177,21 @@ impl Driver {
         }
     }
 
+    /// A stream that is not seen is judged like one that is not there: by the first base, where it
+    /// would be made.
     // spec: D-4.3-3
-    fn check_hugepages(&self, policy: HugepagesPolicy) -> Result<(), Refusal> {
-        match (policy, self.config.identity.hugepages) {
+    fn check_hugepages(
+        &self,
+        policy: HugepagesPolicy,
+        stream: StreamId,
+        access: &Access,
+    ) -> Result<(), Refusal> {
+        let known = self.streams.get(&stream).filter(|_| access.sees(stream));
+        let base = match known.map(|stream| &stream.place) {
+            Some(Place::On(base)) => *base,
+            Some(Place::Nowhere(_)) | None => BaseId::default(),
+        };
+        match (policy, self.config.identity.base(base).hugepages) {
             (HugepagesPolicy::Unknown(_), _) => Err(Refusal::HugepagesPolicy),
             (HugepagesPolicy::Hugepages, false) => Err(Refusal::HugepagesMissing),
             (HugepagesPolicy::Standard, true) => Err(Refusal::StandardPages),
@@ -189,13 +205,10 @@ impl Driver {
     fn access_of(&self, origin: Origin) -> Access {
         match origin {
             Origin::Aeron { .. } => Access::everything(),
-            Origin::Socket { connection } => self.connections.get(connection).map_or(
-                Access {
-                    visible: Visible::Only(std::collections::BTreeMap::new()),
-                    leases: 0,
-                },
-                |connection| connection.access.clone(),
-            ),
+            Origin::Socket { connection } => self
+                .connections
+                .get(connection)
+                .map_or_else(Access::nothing, |connection| connection.access.clone()),
         }
     }
 
@@ -420,12 +433,7 @@ const fn check_layout_version(expected: u32) -> Result<(), Refusal> {
 }
 
 fn check_role_allowed(role: LeaseRole, target: &Target, access: &Access) -> Result<(), Refusal> {
-    let roles = access.roles(target.stream());
-    let allowed = match role {
-        LeaseRole::Producer => roles.produce,
-        LeaseRole::Consumer => roles.consume,
-    };
-    if allowed {
+    if allows(access.roles(target.stream()), role) {
         Ok(())
     } else {
         Err(Refusal::RoleDenied)

@@ -11,44 +11,34 @@ use crate::refusal::Refusal;
 use crate::stream::{Phase, Step, Stream};
 
 impl Driver {
+    /// Streams go first, so that their memory is there for those that come or change; of these the
+    /// higher priority is served first.
     pub(crate) fn on_policy(&mut self, policy: Policy, out: &mut Vec<Action>) {
-        let (mut added, mut removed, mut changed) = (0u32, 0u32, 0u32);
         let gone: Vec<StreamId> = self
             .streams
             .iter()
-            .filter(|(id, stream)| !stream.dynamic && !policy.streams().contains_key(id))
+            .filter(|(id, stream)| !stream.dynamic && is_gone(**id, stream, &policy))
             .map(|(id, _)| *id)
             .collect();
-        for id in gone {
-            self.remove_stream(id, out);
-            removed += 1;
-        }
-        let limit = usize::try_from(self.config.limits.streams).unwrap_or(usize::MAX);
-        for (id, wanted) in policy.streams() {
-            let full = self.streams.len() >= limit;
-            match self.streams.get_mut(id) {
-                Some(stream) => {
-                    stream.name.clone_from(&wanted.name);
-                    stream.tags.clone_from(&wanted.tags);
-                    stream.data_source_id = wanted.data_source_id;
-                    stream.dynamic = false;
-                    if stream.profile != wanted.profile {
-                        stream.profile = wanted.profile.clone();
-                        self.relayout(*id, out);
-                        changed += 1;
-                    }
-                }
-                None if !full => {
-                    self.streams.insert(*id, Stream::configured(wanted));
-                    added += 1;
-                }
-                None => {
-                    self.counters
-                        .drop(crate::counters::DropReason::UnknownStream, "policy");
-                }
-            }
-        }
         self.policy = policy;
+        for id in &gone {
+            self.remove_stream(*id, out);
+        }
+        let (added, mut relayouts) = self.follow_streams();
+        relayouts.sort_by_key(|id| {
+            let priority = self.streams.get(id).map(|stream| stream.priority);
+            (std::cmp::Reverse(priority), *id)
+        });
+        for id in &relayouts {
+            self.relayout(*id, out);
+        }
+        let all: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in all {
+            self.trim(id, out);
+        }
+        self.collect_strays(out);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (removed, changed) = (count(gone.len()), count(relayouts.len()));
         if added + removed + changed > 0 {
             out.push(Action::Note(Note::PolicyApplied {
                 added,
@@ -56,6 +46,39 @@ impl Driver {
                 changed,
             }));
         }
+    }
+
+    /// Takes streams in and over. Returns how many are new, and which need other files.
+    fn follow_streams(&mut self) -> (u32, Vec<StreamId>) {
+        let (mut added, mut relayouts) = (0, Vec::new());
+        let limit = usize::try_from(self.config.limits.streams).unwrap_or(usize::MAX);
+        for (id, wanted) in self.policy.streams() {
+            let place = self.policy.place(&self.config.identity, &wanted.spec.class);
+            let full = self.streams.len() >= limit;
+            match self.streams.get_mut(id) {
+                Some(stream) => {
+                    stream.follow(wanted);
+                    if stream.profile != wanted.profile || stream.place != place {
+                        stream.profile = wanted.profile.clone();
+                        stream.place = place;
+                        stream.claim = None;
+                        relayouts.push(*id);
+                    }
+                }
+                None if !full => {
+                    self.streams.insert(*id, Stream::configured(wanted, place));
+                    added += 1;
+                }
+                None => {
+                    self.counters
+                        .drop(crate::counters::DropReason::UnknownStream, "policy");
+                }
+            }
+            if let Some(stream) = self.streams.get(id) {
+                self.epochs.charge(*id, &stream.charge);
+            }
+        }
+        (added, relayouts)
     }
 
     /// Ends everything of a stream that is served no more. Its epochs are collected when they are old
@@ -126,4 +149,12 @@ impl Driver {
             Phase::Ready(_) | Phase::Absent | Phase::Failed { .. } => {}
         }
     }
+}
+
+/// Whether the policy has no such stream, or another one under its id.
+fn is_gone(id: StreamId, stream: &Stream, policy: &Policy) -> bool {
+    policy
+        .streams()
+        .get(&id)
+        .is_none_or(|wanted| wanted.spec.uid != stream.uid)
 }

@@ -3,6 +3,7 @@
 use tensorpool_wire::{Epoch, StreamId};
 
 use crate::action::{Action, EpochKey, Note, RemoveReason};
+use crate::config::BaseId;
 use crate::counters::bump;
 use crate::deadline::Due;
 use crate::driver::Driver;
@@ -113,6 +114,17 @@ impl Driver {
         }
     }
 
+    /// Looks at the directories of streams that are not served here: drivers before this one left them,
+    /// and nobody else ever will.
+    pub(crate) fn collect_strays(&mut self, out: &mut Vec<Action>) {
+        let mut strays: Vec<StreamId> = self.epochs.iter().map(|(key, _)| key.stream).collect();
+        strays.dedup();
+        strays.retain(|stream| !self.streams.contains_key(stream));
+        for stream in strays {
+            self.collect(stream, out);
+        }
+    }
+
     /// The epochs that may go when space is short: all but the announced ones and those being made,
     /// whatever their age and whoever holds a lease on them. Those of other live processes stay.
     pub(crate) fn spare_epochs(&self) -> Vec<EpochKey> {
@@ -131,16 +143,19 @@ impl Driver {
             .collect()
     }
 
-    /// Bytes that lie in epochs which are neither `making` nor anybody's current one.
+    /// Bytes that lie beside `making` in epochs which are nobody's current one.
     pub(crate) fn held_bytes(&self, making: EpochKey) -> u64 {
         let is_current = |key: &EpochKey| {
             let stream = self.streams.get(&key.stream);
             let current = stream.and_then(|stream| stream.current());
             current.is_some_and(|current| current.epoch == key.epoch)
         };
+        let base = self.epochs.get(making).map(|record| record.base);
         self.epochs
             .iter()
-            .filter(|(key, _)| **key != making && !is_current(key))
+            .filter(|(key, record)| {
+                **key != making && base.is_none_or(|base| base == record.base) && !is_current(key)
+            })
             .filter(|(_, record)| record.state != RecordState::Making)
             .fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))
     }
@@ -148,14 +163,17 @@ impl Driver {
     /// Asks for the removal of a directory.
     pub(crate) fn remove(&mut self, key: EpochKey, why: RemoveReason, out: &mut Vec<Action>) {
         let op = self.ops.begin(Effect::Remove, key);
+        let mut base = BaseId::default();
         if let Some(record) = self.epochs.get_mut(key) {
             record.state = RecordState::Removing { op };
+            base = record.base;
         }
         bump(&mut self.counters.epochs_removed, why.label());
         out.push(Action::RemoveEpoch {
             op,
             key,
-            directory: self.config.identity.epoch_dir(key.stream, key.epoch),
+            base,
+            directory: self.config.identity.epoch_dir(base, key.stream, key.epoch),
             why,
         });
     }

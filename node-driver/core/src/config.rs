@@ -3,10 +3,11 @@
 //! Everything is checked here, once; afterwards it is right by type. Policy (streams, profiles,
 //! ranges) lives in `policy.rs`, since it can change while the driver runs.
 
+pub use crate::access::{Access, Roles, Visible};
 use crate::layout::is_path_component;
 pub use crate::policy::{
-    Access, ConsumerRules, IdRange, MAX_NAME_BYTES, MAX_POOLS, Policy, PolicyError, PolicySpec,
-    PoolSpec, Profile, Roles, StreamSpec, Visible,
+    ClassSpec, ConsumerRules, IdRange, MAX_NAME_BYTES, MAX_POOLS, Policy, PolicyError, PolicySpec,
+    PoolSpec, Profile, QuotaSpec, StreamLimits, StreamSpec,
 };
 
 /// One second in nanoseconds.
@@ -37,16 +38,13 @@ pub struct ConfigSpec {
 pub struct Identity {
     /// `driver.instance_id`.
     pub instance_id: String,
-    /// Canonical absolute base directory (realpath), as it stands in URIs.
-    pub base_dir: String,
+    /// Where regions lie, at least one. The first is that of dynamic streams and of streams that name
+    /// none.
+    pub bases: Vec<Base>,
     /// Effective user name. Characters outside `[A-Za-z0-9_-]` become `_` (W-15.21a-2).
     pub user: String,
     /// `shm.namespace`: one path component of `[A-Za-z0-9_.-]`, not beginning with a dot.
     pub namespace: String,
-    /// Whether regions lie on hugetlbfs. URIs then carry `require_hugepages=true`.
-    pub hugepages: bool,
-    /// Page size of the regions in bytes, a power of two; files are whole pages.
-    pub page_size_bytes: u64,
     /// Aeron control channel in discovery results.
     pub control_channel: String,
     /// Aeron control stream id in discovery results, and kept free of ranges.
@@ -54,6 +52,24 @@ pub struct Identity {
     /// Kept free of ranges, like every other Aeron stream id that this driver uses.
     pub other_stream_ids: Vec<u32>,
 }
+
+/// A directory on one mount, below which regions lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// What streams name it by, in a cluster its page size as Kubernetes writes it (`2Mi`). Unique;
+    /// may be empty where there is only one.
+    pub name: String,
+    /// Canonical absolute directory (realpath), as it stands in URIs.
+    pub directory: String,
+    /// Whether regions lie on hugetlbfs. URIs then carry `require_hugepages=true`.
+    pub hugepages: bool,
+    /// Page size of the regions in bytes, a power of two; files are whole pages.
+    pub page_size_bytes: u64,
+}
+
+/// A base by its place in [`Identity::bases`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BaseId(pub u16);
 
 /// Periods and timeouts in nanoseconds. [`Timing::default`] has the protocol's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,26 +239,22 @@ impl Config {
 
 impl Identity {
     fn validate(mut self) -> Result<Self, ConfigError> {
-        // spec: W-15.21a-7, A path in a URI is printable, without `?`, `|` and space.
-        let printable = self
-            .base_dir
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'|');
-        let canonical = self.base_dir.starts_with('/')
-            && (self.base_dir.len() == 1 || !self.base_dir.ends_with('/'))
-            && !self
-                .base_dir
-                .split('/')
-                .skip(1)
-                .any(|part| matches!(part, "." | "..") || part.is_empty());
-        if !printable || !canonical {
-            return Err(ConfigError::BaseDir(self.base_dir));
+        if self.bases.is_empty() || u16::try_from(self.bases.len()).is_err() {
+            return Err(ConfigError::Bases(self.bases.len()));
+        }
+        for (at, base) in self.bases.iter().enumerate() {
+            base.validate()?;
+            let twin = self
+                .bases
+                .iter()
+                .take(at)
+                .find(|other| other.name == base.name || other.directory == base.directory);
+            if twin.is_some() {
+                return Err(ConfigError::BaseTwice(base.name.clone()));
+            }
         }
         if !is_path_component(&self.namespace) {
             return Err(ConfigError::Namespace(self.namespace));
-        }
-        if !self.page_size_bytes.is_power_of_two() {
-            return Err(ConfigError::PageSize(self.page_size_bytes));
         }
         if self.control_channel.is_empty() || self.control_stream_id == 0 {
             return Err(ConfigError::ControlEndpoint);
@@ -250,6 +262,30 @@ impl Identity {
         // spec: W-15.21a-2
         self.user = crate::layout::sanitize_user(&self.user);
         Ok(self)
+    }
+}
+
+impl Base {
+    fn validate(&self) -> Result<(), ConfigError> {
+        // spec: W-15.21a-7, A path in a URI is printable, without `?`, `|` and space.
+        let printable = self
+            .directory
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'|');
+        let canonical = self.directory.starts_with('/')
+            && (self.directory.len() == 1 || !self.directory.ends_with('/'))
+            && !self
+                .directory
+                .split('/')
+                .skip(1)
+                .any(|part| matches!(part, "." | "..") || part.is_empty());
+        if !printable || !canonical {
+            return Err(ConfigError::BaseDir(self.directory.clone()));
+        }
+        if !self.page_size_bytes.is_power_of_two() {
+            return Err(ConfigError::PageSize(self.page_size_bytes));
+        }
+        Ok(())
     }
 }
 
@@ -311,6 +347,12 @@ fn validate_limits(limits: &Limits, streams: usize) -> Result<(), ConfigError> {
 /// Which value breaks which rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// See message.
+    #[error("{0} base directories are configured, at least one is needed and 65535 may be")]
+    Bases(usize),
+    /// See message.
+    #[error("the base `{0}` is configured twice: names and directories are unique")]
+    BaseTwice(String),
     /// See message.
     #[error(
         "base directory `{0}` must be absolute and canonical, of printable ASCII without space, `?` and `|`"

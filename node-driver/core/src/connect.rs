@@ -2,11 +2,13 @@
 
 use tensorpool_wire::{ClientId, ConnectionId, LeaseId, Origin};
 
-use crate::action::{Action, To};
+use crate::access::{Access, Roles};
+use crate::action::{Action, Note, To};
 use crate::counters::DropReason;
 use crate::driver::Driver;
 use crate::grant::End;
-use crate::policy::Access;
+use crate::lease::{Asker, LeaseRole};
+use crate::refusal::Refusal;
 
 impl Driver {
     pub(crate) fn on_opened(
@@ -61,33 +63,77 @@ impl Driver {
         }
     }
 
+    /// What a connection may do changed: it keeps what it still may have.
+    pub(crate) fn on_access(
+        &mut self,
+        id: ConnectionId,
+        access: Access,
+        text: &str,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.access == access {
+            return;
+        }
+        connection.access = access.clone();
+        let leases: Vec<LeaseId> = connection.leases.iter().copied().collect();
+        let pending: Vec<ClientId> = connection.pending.iter().copied().collect();
+        let mut revoked = 0;
+        for lease in leases {
+            let allowed = self
+                .leases
+                .get(lease)
+                .is_none_or(|lease| allows(access.roles(lease.stream), lease.asker.role));
+            if !allowed {
+                self.end_lease(lease, End::revoked(text), out);
+                revoked += 1;
+            }
+        }
+        for client in pending {
+            let stream = self.pending.get(&client).copied();
+            let denied = stream.and_then(|stream| {
+                let roles = access.roles(stream);
+                self.take_waiting(client, |role| !allows(roles, role))
+            });
+            if let Some(asker) = denied {
+                self.refuse_waiting(&asker, &Refusal::RoleDenied, out);
+            }
+        }
+        out.push(Action::Note(Note::AccessChanged {
+            connection: id,
+            revoked,
+        }));
+    }
+
+    /// Takes the attach of a client out of those that wait, if `which` says so of its role.
+    fn take_waiting(
+        &mut self,
+        client: ClientId,
+        which: impl Fn(LeaseRole) -> bool,
+    ) -> Option<Asker> {
+        let id = self.pending.get(&client).copied()?;
+        let stream = self.streams.get_mut(&id)?;
+        let making = stream.making_mut()?;
+        let at = making
+            .waiting
+            .iter()
+            .position(|asker| asker.client == client && which(asker.role))?;
+        let asker = making.waiting.remove(at);
+        stream.idle_since = self.now;
+        Some(asker)
+    }
+
     /// Attaches whose asker is gone wait no longer. The epoch that they caused is made all the same.
     fn withdraw(&mut self, clients: &[ClientId]) {
         for client in clients {
-            let Some(id) = self.pending.get(client).copied() else {
+            let Some(asker) = self.take_waiting(*client, |_| true) else {
                 continue;
             };
-            let Some(making) = self
-                .streams
-                .get_mut(&id)
-                .and_then(|stream| stream.making_mut())
-            else {
-                continue;
-            };
-            let Some(at) = making
-                .waiting
-                .iter()
-                .position(|asker| asker.client == *client)
-            else {
-                continue;
-            };
-            let asker = making.waiting.remove(at);
             self.leave_pending(&asker);
             if let Some(node) = asker.node {
                 self.node_ids.give_back(self.now, node);
-            }
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.idle_since = self.now;
             }
         }
     }
@@ -115,5 +161,12 @@ impl Driver {
     /// All of these connections, and Aeron if `aeron`; `None` if that is nobody.
     pub(crate) fn audience(aeron: bool, connections: Vec<ConnectionId>) -> Option<To> {
         (aeron || !connections.is_empty()).then_some(To::All { aeron, connections })
+    }
+}
+
+pub(crate) const fn allows(roles: Roles, role: LeaseRole) -> bool {
+    match role {
+        LeaseRole::Producer => roles.produce,
+        LeaseRole::Consumer => roles.consume,
     }
 }

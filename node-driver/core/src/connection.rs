@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_wire::{ClientId, ConnectionId, LeaseId};
 
-use crate::policy::Access;
+use crate::access::Access;
 
 /// One connection.
 #[derive(Debug)]

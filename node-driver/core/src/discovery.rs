@@ -12,12 +12,12 @@ use tensorpool_wire::{
     LogicalStream, Origin, StreamId,
 };
 
+use crate::access::Visible;
 use crate::action::{Action, To};
 use crate::counters::{DropReason, bump};
 use crate::driver::{Driver, send};
 use crate::layout::{HEADER_SLOT_BYTES, LAYOUT_VERSION};
-use crate::policy::Visible;
-use crate::stream::Stream;
+use crate::stream::{Place, Stream};
 
 /// Dimensions that a TensorHeader has (DI-5.2-4).
 const MAX_DIMS: u8 = 8;
@@ -124,7 +124,7 @@ impl Driver {
     fn matches(&self, wanted: &Wanted<'_>, id: StreamId, stream: &Stream, on_socket: bool) -> bool {
         let request = wanted.request;
         let name = &request.data_source_name;
-        let base = on_socket.then(|| self.base_tag());
+        let base = on_socket.then(|| self.base_tag(stream)).flatten();
         let has_tag =
             |tag: &str| stream.tags.iter().any(|have| have == tag) || base.as_deref() == Some(tag);
         request.stream_id.is_none_or(|wanted| wanted == id)
@@ -134,7 +134,7 @@ impl Driver {
             && request
                 .data_source_id
                 .is_none_or(|wanted| stream.data_source_id == Some(wanted))
-            && (name.is_empty() || name == data_source_name(stream, on_socket))
+            && (name.is_empty() || is_named(stream, name, on_socket))
             && wanted.tags.iter().all(|tag| has_tag(tag))
     }
 
@@ -151,7 +151,7 @@ impl Driver {
                 identity.control_stream_id,
             )
         };
-        let base = on_socket.then(|| self.base_tag());
+        let base = on_socket.then(|| self.base_tag(stream)).flatten();
         DiscoveryResult {
             stream_id: id,
             producer_id: self.producer_of(stream),
@@ -176,8 +176,16 @@ impl Driver {
 
     /// Tells a socket client below which directory the announced paths lie, so that it can rebase
     /// them onto its own mount.
-    fn base_tag(&self) -> String {
-        format!("base={}", self.config.identity.base_dir)
+    fn base_tag(&self, stream: &Stream) -> Option<String> {
+        let base = match (stream.current(), &stream.place) {
+            (Some(current), _) => current.base,
+            (None, Place::On(base)) => *base,
+            (None, Place::Nowhere(_)) => return None,
+        };
+        Some(format!(
+            "base={}",
+            self.config.identity.base(base).directory
+        ))
     }
 
     fn producer_of(&self, stream: &Stream) -> ClientId {
@@ -186,6 +194,18 @@ impl Driver {
             .and_then(|lease| self.leases.get(lease))
             .map_or(ClientId(0), |lease| lease.asker.client)
     }
+}
+
+/// A socket finds a stream by its full name as well; names of two namespaces may be equal.
+fn is_named(stream: &Stream, name: &str, on_socket: bool) -> bool {
+    name == data_source_name(stream, on_socket)
+        || on_socket
+            && name
+                .strip_suffix(stream.name.as_str())
+                .is_some_and(|before| {
+                    !stream.namespace.is_empty()
+                        && before.strip_suffix('/') == Some(stream.namespace.as_str())
+                })
 }
 
 /// On a socket the configured name; on Aeron the one that the producer announced, if it did.

@@ -44,6 +44,8 @@ pub struct Driver {
     pub(crate) pending: BTreeMap<ClientId, StreamId>,
     pub(crate) connections: Connections,
     pub(crate) epochs: Epochs,
+    /// Streams with a claim on memory.
+    pub(crate) claimants: BTreeSet<StreamId>,
     pub(crate) ops: Ops,
     pub(crate) deadlines: Deadlines,
     pub(crate) node_ids: NodeIds,
@@ -67,11 +69,19 @@ impl Driver {
     #[must_use]
     pub fn restore(config: Config, restored: &Restored) -> Self {
         let policy = config.policy.clone();
-        let streams = policy
+        let identity = &config.identity;
+        let streams: BTreeMap<StreamId, Stream> = policy
             .streams()
             .iter()
-            .map(|(id, stream)| (*id, Stream::configured(stream)))
+            .map(|(id, stream)| {
+                let place = policy.place(identity, &stream.spec.class);
+                (*id, Stream::configured(stream, place))
+            })
             .collect();
+        let mut epochs = Epochs::new(restored.last_epoch, &restored.existing);
+        for (id, stream) in &streams {
+            epochs.charge(*id, &stream.charge);
+        }
         Self {
             now: MonoNanos(0),
             last_tick: None,
@@ -80,7 +90,8 @@ impl Driver {
             leases: Leases::new(config.first_lease_id),
             pending: BTreeMap::new(),
             connections: Connections::default(),
-            epochs: Epochs::new(restored.last_epoch, &restored.existing),
+            epochs,
+            claimants: BTreeSet::new(),
             ops: Ops::default(),
             deadlines: Deadlines::default(),
             node_ids: NodeIds::new(config.limits.node_ids, config.timing.node_id_cooldown_ns),
@@ -137,6 +148,12 @@ impl Driver {
         self.snapshot(None)
     }
 
+    /// Live leases.
+    #[must_use]
+    pub fn lease_count(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
+    }
+
     /// What one connection may see (X-2-51). Nothing for one that is not known.
     #[must_use]
     pub fn status_for(&self, connection: ConnectionId) -> StatusSnapshot {
@@ -171,10 +188,22 @@ impl Driver {
             Event::EpochsFound(found) => {
                 for epoch in &found {
                     self.epochs.found(epoch);
+                    if let Some(stream) = self.streams.get(&epoch.stream) {
+                        self.epochs.charge(epoch.stream, &stream.charge);
+                    }
                 }
                 self.collect_all(out);
             }
-            Event::RegionPoisoned { stream, epoch } => self.on_poisoned(stream, epoch, out),
+            Event::RegionPoisoned {
+                stream,
+                epoch,
+                damage,
+            } => self.on_poisoned(stream, epoch, damage, out),
+            Event::AccessChanged {
+                connection,
+                access,
+                text,
+            } => self.on_access(connection, access, &text, out),
             Event::PolicyChanged(policy) => self.on_policy(*policy, out),
             Event::Shutdown(mode) => match mode {
                 ShutdownMode::Drain => self.on_drain(out),
@@ -197,6 +226,7 @@ impl Driver {
                 }
             }
         }
+        self.drop_stale_claims();
         while let Some(due) = self.deadlines.pop(self.now) {
             match due {
                 Due::Lease(lease) => self.on_lease_due(lease, out),

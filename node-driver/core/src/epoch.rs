@@ -4,15 +4,30 @@
 //! until its removal is reported.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tensorpool_wire::{Epoch, MonoNanos, StreamId};
 
 use crate::action::EpochKey;
+use crate::config::BaseId;
 use crate::event::{ExistingEpoch, OpId, Owner};
 
+/// What a stream's bytes count against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Charge {
+    /// Its class; empty for none.
+    pub(crate) class: String,
+    /// Names of its quotas.
+    pub(crate) quotas: Vec<String>,
+}
+
 /// What is known of one epoch directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// Where it lies.
+    pub(crate) base: BaseId,
+    /// As its stream's was, while there was one.
+    pub(crate) charge: Arc<Charge>,
     pub(crate) bytes: u64,
     /// Last activity timestamp that was stored, as far as known.
     pub(crate) activity: MonoNanos,
@@ -78,7 +93,9 @@ impl Epochs {
             stream: found.stream,
             epoch: found.epoch,
         };
-        let record = self.ledger.entry(key).or_insert(Record {
+        let record = self.ledger.entry(key).or_insert_with(|| Record {
+            base: found.base,
+            charge: Arc::default(),
             bytes: found.bytes,
             activity: found.activity,
             owner: found.owner,
@@ -114,8 +131,17 @@ impl Epochs {
         Epoch(self.last)
     }
 
-    pub(crate) fn begin(&mut self, key: EpochKey, bytes: u64, now: MonoNanos) {
+    pub(crate) fn begin(
+        &mut self,
+        key: EpochKey,
+        base: BaseId,
+        bytes: u64,
+        charge: Arc<Charge>,
+        now: MonoNanos,
+    ) {
         let record = Record {
+            base,
+            charge,
             bytes,
             activity: now,
             owner: Owner::Mine,
@@ -123,6 +149,13 @@ impl Epochs {
             state: RecordState::Making,
         };
         self.ledger.insert(key, record);
+    }
+
+    /// From now on everything of `stream` counts against `charge`.
+    pub(crate) fn charge(&mut self, stream: StreamId, charge: &Arc<Charge>) {
+        for (_, record) in self.ledger.range_mut(keys_of(stream)) {
+            record.charge = Arc::clone(charge);
+        }
     }
 
     pub(crate) fn get_mut(&mut self, key: EpochKey) -> Option<&mut Record> {
@@ -142,16 +175,8 @@ impl Epochs {
         &self,
         stream: StreamId,
     ) -> impl DoubleEndedIterator<Item = (Epoch, &Record)> {
-        let first = EpochKey {
-            stream,
-            epoch: Epoch(0),
-        };
-        let last = EpochKey {
-            stream,
-            epoch: Epoch(u64::MAX),
-        };
         self.ledger
-            .range(first..=last)
+            .range(keys_of(stream))
             .map(|(key, record)| (key.epoch, record))
     }
 
@@ -204,6 +229,19 @@ impl Epochs {
         }
         choice
     }
+}
+
+/// All keys of one stream.
+const fn keys_of(stream: StreamId) -> std::ops::RangeInclusive<EpochKey> {
+    let first = EpochKey {
+        stream,
+        epoch: Epoch(0),
+    };
+    let last = EpochKey {
+        stream,
+        epoch: Epoch(u64::MAX),
+    };
+    first..=last
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use tensorpool_wire::{ConnectionId, Epoch, LogicalStream, MonoNanos, Origin, StreamId};
 
-use crate::config::{Access, Policy};
+use crate::config::{Access, BaseId, Policy};
 
 /// Names one effect that can fail, so that its result finds its way back. Never reused by a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,20 +87,51 @@ pub enum Event<'a> {
         /// What went wrong, for the log.
         error: String,
     },
-    /// What a later scan of the base directory found. The scan at start is part of
+    /// What a later scan of the base directories found. The scan at start is part of
     /// [`crate::Restored`].
     EpochsFound(Vec<ExistingEpoch>),
-    /// A region of this epoch lost its pages: its producer truncated or punched the file.
+    /// A region of this epoch is not what was made: its producer changed the file.
     RegionPoisoned {
         /// Whose region.
         stream: StreamId,
         /// The epoch that the region belongs to.
         epoch: Epoch,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// What whoever holds this connection may do changed.
+    AccessChanged {
+        /// The connection.
+        connection: ConnectionId,
+        /// From now on.
+        access: Access,
+        /// Why, for whom it takes a lease from.
+        text: String,
     },
     /// The policy changed. All of it, not the difference.
     PolicyChanged(Box<Policy>),
     /// The process was asked to end.
     Shutdown(ShutdownMode),
+}
+
+/// What a producer did to a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Damage {
+    /// It truncated or punched the file: pages are gone.
+    LostPages,
+    /// It made the file longer than it was made.
+    Grew,
+}
+
+impl Damage {
+    /// What the producer and the log are told.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::LostPages => "region lost its pages",
+            Self::Grew => "region was made longer than it may be",
+        }
+    }
 }
 
 /// How the process ends (X-2-28).
@@ -131,13 +162,15 @@ pub enum RegionsError {
     Other(String),
 }
 
-/// An epoch directory that lies under the base directory.
+/// An epoch directory that lies under a base directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExistingEpoch {
     /// From the directory's name.
     pub stream: StreamId,
     /// From the directory's name.
     pub epoch: Epoch,
+    /// Where it lies.
+    pub base: BaseId,
     /// Bytes of all its files.
     pub bytes: u64,
     /// Newest activity timestamp in its superblocks, [`MonoNanos`] 0 if none could be read.

@@ -52,7 +52,7 @@ impl Audit {
             Event::EpochPersistFailed { op, .. } => drop(self.end(Effect::Persist, *op)),
             Event::RegionsFailed { op, .. } => drop(self.end(Effect::Create, *op)),
             Event::EpochRemoveFailed { op, .. } => drop(self.end(Effect::Remove, *op)),
-            Event::RegionPoisoned { stream, epoch } => {
+            Event::RegionPoisoned { stream, epoch, .. } => {
                 if self.current.get(stream) == Some(epoch) {
                     self.current.remove(stream);
                 }
@@ -62,6 +62,7 @@ impl Audit {
             | Event::ConnectionOpened { .. }
             | Event::ConnectionClosing { .. }
             | Event::ConnectionClosed { .. }
+            | Event::AccessChanged { .. }
             | Event::OwnSessions(_)
             | Event::EpochsFound(_)
             | Event::PolicyChanged(_)

@@ -3,7 +3,7 @@
 use tensorpool_wire::{Epoch, PayloadPool, StreamId};
 
 use crate::action::{EpochKey, PoolFile, RegionSet};
-use crate::config::{Identity, Profile};
+use crate::config::{Base, BaseId, Identity, Profile};
 
 /// Bytes of the superblock of each file.
 const SUPERBLOCK_BYTES: u64 = 64;
@@ -36,30 +36,36 @@ pub(crate) fn is_path_component(text: &str) -> bool {
 }
 
 impl Identity {
+    /// The base that streams name so; `None` where there is none. An empty name is the first one.
+    pub(crate) fn base_named(&self, name: &str) -> Option<BaseId> {
+        if name.is_empty() {
+            return Some(BaseId::default());
+        }
+        let at = self.bases.iter().position(|base| base.name == name)?;
+        u16::try_from(at).ok().map(BaseId)
+    }
+
+    /// A base by its id. Ids come from this table, or from whoever was told of it.
+    pub(crate) fn base(&self, id: BaseId) -> &Base {
+        &self.bases[usize::from(id.0).min(self.bases.len() - 1)]
+    }
+
     /// The directory of one epoch.
     // spec: W-15.21a-1, W-15.21a-3
-    pub(crate) fn epoch_dir(&self, stream: StreamId, epoch: Epoch) -> String {
-        let base = self.base_dir.trim_end_matches('/');
+    pub(crate) fn epoch_dir(&self, base: BaseId, stream: StreamId, epoch: Epoch) -> String {
+        let base = self.base(base).directory.trim_end_matches('/');
         format!(
             "{base}/tensorpool-{}/{}/{stream}/{epoch}",
             self.user, self.namespace
         )
     }
 
-    fn uri(&self, directory: &str, file: &str) -> String {
-        let suffix = if self.hugepages {
-            "|require_hugepages=true"
-        } else {
-            ""
-        };
-        format!("shm:file?path={directory}/{file}{suffix}")
-    }
-
     /// What to make for one epoch.
-    pub(crate) fn region_set(&self, key: EpochKey, profile: &Profile) -> RegionSet {
+    pub(crate) fn region_set(&self, base: BaseId, key: EpochKey, profile: &Profile) -> RegionSet {
         RegionSet {
             key,
-            directory: self.epoch_dir(key.stream, key.epoch),
+            base,
+            directory: self.epoch_dir(base, key.stream, key.epoch),
             nslots: profile.header_nslots,
             pools: profile
                 .pools
@@ -69,8 +75,41 @@ impl Identity {
                     stride_bytes: pool.stride_bytes,
                 })
                 .collect(),
-            bytes: self.epoch_bytes(profile),
+            bytes: self.base(base).epoch_bytes(profile),
         }
+    }
+
+    /// The URIs of an epoch as messages carry them.
+    // spec: D-4.2-18, D-9-1
+    pub(crate) fn uris(&self, base: BaseId, key: EpochKey, profile: &Profile) -> Uris {
+        let directory = self.epoch_dir(base, key.stream, key.epoch);
+        let base = self.base(base);
+        Uris {
+            nslots: profile.header_nslots,
+            header: base.uri(&directory, "header.ring"),
+            pools: profile
+                .pools
+                .iter()
+                .map(|pool| PayloadPool {
+                    pool_id: pool.pool_id,
+                    // spec: D-4.2-10, W-9-2
+                    pool_nslots: profile.header_nslots,
+                    stride_bytes: pool.stride_bytes,
+                    region_uri: base.uri(&directory, &format!("{}.pool", pool.pool_id)),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Base {
+    fn uri(&self, directory: &str, file: &str) -> String {
+        let suffix = if self.hugepages {
+            "|require_hugepages=true"
+        } else {
+            ""
+        };
+        format!("shm:file?path={directory}/{file}{suffix}")
     }
 
     /// Bytes of all files of an epoch, each rounded up to whole pages.
@@ -87,27 +126,6 @@ impl Identity {
             .iter()
             .map(|pool| file(u64::from(pool.stride_bytes)))
             .fold(file(u64::from(HEADER_SLOT_BYTES)), u64::saturating_add)
-    }
-
-    /// The URIs of an epoch as messages carry them.
-    // spec: D-4.2-18, D-9-1
-    pub(crate) fn uris(&self, key: EpochKey, profile: &Profile) -> Uris {
-        let directory = self.epoch_dir(key.stream, key.epoch);
-        Uris {
-            nslots: profile.header_nslots,
-            header: self.uri(&directory, "header.ring"),
-            pools: profile
-                .pools
-                .iter()
-                .map(|pool| PayloadPool {
-                    pool_id: pool.pool_id,
-                    // spec: D-4.2-10, W-9-2
-                    pool_nslots: profile.header_nslots,
-                    stride_bytes: pool.stride_bytes,
-                    region_uri: self.uri(&directory, &format!("{}.pool", pool.pool_id)),
-                })
-                .collect(),
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! `docs/extensions.md` (`X-` ids).
 #![forbid(unsafe_code)]
 
+mod access;
 mod action;
 mod announce;
 mod attach;
@@ -33,18 +34,20 @@ mod lease;
 mod node_id;
 mod policy;
 mod provision;
+mod quota;
 mod refusal;
 mod report;
+mod room;
 mod shutdown;
 mod status;
 mod stream;
 
 pub use action::{Action, EpochCause, EpochKey, Note, PoolFile, RegionSet, RemoveReason, To};
-pub use config::{Config, ConfigSpec};
+pub use config::{BaseId, Config, ConfigSpec};
 pub use counters::{Counters, DropReason};
 pub use driver::Driver;
-pub use event::{Event, ExistingEpoch, OpId, Owner, RegionsError, Restored, ShutdownMode};
+pub use event::{Damage, Event, ExistingEpoch, OpId, Owner, RegionsError, Restored, ShutdownMode};
 pub use status::{
-    ConsumerQos, ConsumerStatus, EpochStatus, Lifecycle, ProducerStatus, StatusSnapshot,
-    StreamPhase, StreamStatus, Way,
+    BaseStatus, ClassStatus, ConsumerQos, ConsumerStatus, EpochStatus, Lifecycle, ProducerStatus,
+    QuotaStatus, QuotaUse, StatusSnapshot, StreamPhase, StreamStatus, Uris, Way,
 };

@@ -1,11 +1,17 @@
-//! What may change while the driver runs: streams, profiles, id ranges, and what an attachment may do.
+//! What may change while the driver runs: streams, profiles, classes, quotas and id ranges.
 //!
 //! Stand-alone it comes from the configuration file, in a cluster from the node's policy object. Both
 //! hand over the whole of it; the driver finds the difference itself.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_wire::{Mode, PoolId, StreamId};
+
+use crate::config::Identity;
+use crate::stream::Place;
+pub use error::PolicyError;
 
 /// Most pools of one profile: a producer's regions travel as descriptors in one packet, and the kernel
 /// takes 253 of them, one for the header ring.
@@ -33,6 +39,45 @@ pub struct PolicySpec {
     pub streams: Vec<StreamSpec>,
     /// What ConsumerConfig tells consumers.
     pub consumers: ConsumerRules,
+    /// Classes of memory by name. Stand-alone there are none: the mount is the limit.
+    pub classes: BTreeMap<String, ClassSpec>,
+    /// Quotas by the name that stands in refusals, in a cluster `namespace/name`.
+    pub quotas: BTreeMap<String, QuotaSpec>,
+    /// No memory is taken for streams that have none. What is attached goes on.
+    pub cordoned: bool,
+}
+
+/// Memory that the streams of one class share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassSpec {
+    /// Name of the base that its files lie on. Where this driver has no such base its streams have no
+    /// memory, and whoever attaches is told.
+    pub base: String,
+    /// Bytes that the epochs of its streams may take, old ones that still lie there included.
+    pub size_bytes: u64,
+}
+
+/// Limits of one quota on this node. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaSpec {
+    /// Bytes of epochs, old ones that still lie there included. While a new epoch takes the place of
+    /// an announced one, the two count once.
+    pub bytes: Option<u64>,
+    /// PRODUCER leases and attaches under way.
+    pub producers: Option<u64>,
+    /// CONSUMER leases and attaches under way.
+    pub consumers: Option<u64>,
+    /// Both together.
+    pub leases: Option<u64>,
+}
+
+/// Limits of one stream on this node. `None` leaves those of the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// PRODUCER leases; more than one there never are.
+    pub producers: Option<u32>,
+    /// CONSUMER leases and attaches under way.
+    pub consumers: Option<u32>,
 }
 
 /// The layout of a stream.
@@ -53,11 +98,15 @@ pub struct PoolSpec {
     pub stride_bytes: u32,
 }
 
-/// One configured stream.
+/// One configured stream. What the default leaves empty is not used stand-alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamSpec {
-    /// The name that discovery finds it by. Unique.
+    /// The name that discovery finds it by. Unique within its namespace.
     pub name: String,
+    /// Its namespace in a cluster: `namespace/name` finds it as well. Empty stand-alone.
+    pub namespace: String,
+    /// Tells it from another stream of the same name and id: with another uid it is another stream.
+    pub uid: String,
     /// Not 0, unique.
     pub stream_id: StreamId,
     /// Name of its profile.
@@ -66,6 +115,49 @@ pub struct StreamSpec {
     pub tags: Vec<String>,
     /// Data source id that discovery returns and filters by.
     pub data_source_id: Option<u64>,
+    /// Its class, which says where its files lie; empty for none and the first base.
+    pub class: String,
+    /// Who gets memory first where it is short: the higher one.
+    pub priority: i32,
+    /// Its own limits.
+    pub limits: StreamLimits,
+    /// Names of the quotas that it counts against.
+    pub quotas: Vec<String>,
+}
+
+impl Default for StreamSpec {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            namespace: String::new(),
+            uid: String::new(),
+            stream_id: StreamId(0),
+            profile: String::new(),
+            tags: Vec::new(),
+            data_source_id: None,
+            class: String::new(),
+            priority: 0,
+            limits: StreamLimits::default(),
+            quotas: Vec::new(),
+        }
+    }
+}
+
+impl StreamSpec {
+    /// `namespace/name`, or the name alone where there is no namespace.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        full_name(&self.namespace, &self.name)
+    }
+}
+
+/// `namespace/name`, or the name alone where there is no namespace.
+pub(crate) fn full_name(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
 }
 
 /// Ids from `start` to `end`, both included.
@@ -122,66 +214,6 @@ impl Default for ConsumerRules {
     }
 }
 
-/// What one connection's attachment may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Streams and roles.
-    pub visible: Visible,
-    /// Leases of this connection, at most [`crate::config::Limits::leases_per_connection`].
-    pub leases: u32,
-}
-
-impl Access {
-    /// Everything: the stand-alone socket, guarded by its file mode.
-    #[must_use]
-    pub const fn everything() -> Self {
-        Self {
-            visible: Visible::All,
-            leases: u32::MAX,
-        }
-    }
-
-    /// What may be done with `stream`. Nothing where it is not visible.
-    #[must_use]
-    pub fn roles(&self, stream: StreamId) -> Roles {
-        match &self.visible {
-            Visible::All => Roles {
-                produce: true,
-                consume: true,
-            },
-            Visible::Only(streams) => streams.get(&stream).copied().unwrap_or(Roles {
-                produce: false,
-                consume: false,
-            }),
-        }
-    }
-
-    /// Whether discovery and status may show `stream`.
-    #[must_use]
-    pub fn sees(&self, stream: StreamId) -> bool {
-        let roles = self.roles(stream);
-        roles.produce || roles.consume
-    }
-}
-
-/// Which streams an attachment sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Visible {
-    /// All, in both roles, dynamic ones included.
-    All,
-    /// These, each in these roles.
-    Only(BTreeMap<StreamId, Roles>),
-}
-
-/// Roles that an attachment may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Roles {
-    /// PRODUCER.
-    pub produce: bool,
-    /// CONSUMER.
-    pub consume: bool,
-}
-
 /// A [`PolicySpec`] that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -192,10 +224,8 @@ pub struct Policy {
 /// One configured stream with its profile looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamPolicy {
-    pub(crate) name: String,
+    pub(crate) spec: StreamSpec,
     pub(crate) profile: Profile,
-    pub(crate) tags: Vec<String>,
-    pub(crate) data_source_id: Option<u64>,
 }
 
 impl PolicySpec {
@@ -234,9 +264,10 @@ impl PolicySpec {
             if stream.name.is_empty() || stream.name.len() > MAX_NAME_BYTES {
                 return Err(PolicyError::NameLength(stream.stream_id));
             }
-            if !names.insert(stream.name.as_str()) {
-                return Err(PolicyError::NameTwice(stream.name.clone()));
+            if !names.insert((stream.namespace.as_str(), stream.name.as_str())) {
+                return Err(PolicyError::NameTwice(stream.full_name()));
             }
+            self.check_references(stream)?;
             let profile =
                 self.profiles
                     .get(&stream.profile)
@@ -245,16 +276,35 @@ impl PolicySpec {
                         profile: stream.profile.clone(),
                     })?;
             let policy = StreamPolicy {
-                name: stream.name.clone(),
+                spec: stream.clone(),
                 profile: profile.clone(),
-                tags: stream.tags.clone(),
-                data_source_id: stream.data_source_id,
             };
             if streams.insert(stream.stream_id, policy).is_some() {
                 return Err(PolicyError::StreamIdTwice(stream.stream_id));
             }
         }
         Ok(streams)
+    }
+
+    /// A class or quota that is named and not there would be no limit at all.
+    fn check_references(&self, stream: &StreamSpec) -> Result<(), PolicyError> {
+        if !stream.class.is_empty() && !self.classes.contains_key(&stream.class) {
+            return Err(PolicyError::NoSuchClass {
+                stream: stream.full_name(),
+                class: stream.class.clone(),
+            });
+        }
+        let missing = stream
+            .quotas
+            .iter()
+            .find(|name| !self.quotas.contains_key(*name));
+        match missing {
+            Some(quota) => Err(PolicyError::NoSuchQuota {
+                stream: stream.full_name(),
+                quota: quota.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// spec: D-11-3, D-11-4
@@ -338,6 +388,14 @@ impl Policy {
         &self.streams
     }
 
+    /// Where the files of a stream of this class lie. No class: the first base.
+    pub(crate) fn place(&self, identity: &Identity, class: &str) -> Place {
+        let base = self.spec.classes.get(class).map_or("", |class| &class.base);
+        identity
+            .base_named(base)
+            .map_or_else(|| Place::Nowhere(base.to_owned()), Place::On)
+    }
+
     /// As it was given.
     #[must_use]
     pub const fn spec(&self) -> &PolicySpec {
@@ -351,80 +409,4 @@ impl Policy {
             .as_ref()
             .and_then(|name| self.spec.profiles.get(name))
     }
-}
-
-/// Which value breaks which rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
-    /// See message.
-    #[error("`{user}` names the profile `{profile}`, which is not defined")]
-    NoSuchProfile {
-        /// The key that names it.
-        user: String,
-        /// The name.
-        profile: String,
-    },
-    /// See message.
-    #[error("profile `{profile}`: header_nslots {nslots} is not a power of two")]
-    Nslots {
-        /// Which profile.
-        profile: String,
-        /// Its value.
-        nslots: u32,
-    },
-    /// See message.
-    #[error("profile `{0}` has more than {MAX_POOLS} pools")]
-    TooManyPools(String),
-    /// See message.
-    #[error("profile `{profile}`: pool id {pool} is 0 or occurs twice")]
-    PoolId {
-        /// Which profile.
-        profile: String,
-        /// The id.
-        pool: PoolId,
-    },
-    /// See message.
-    #[error("profile `{profile}`: stride_bytes {stride_bytes} is not a positive multiple of 64")]
-    Stride {
-        /// Which profile.
-        profile: String,
-        /// Its value.
-        stride_bytes: u32,
-    },
-    /// See message.
-    #[error("stream `{0}`: stream_id must not be 0 or 4294967295")]
-    StreamIdReserved(String),
-    /// See message.
-    #[error("stream id {0} is configured twice")]
-    StreamIdTwice(StreamId),
-    /// See message.
-    #[error("stream name `{0}` is configured twice")]
-    NameTwice(String),
-    /// See message.
-    #[error("stream {0}: its name must have 1 to {MAX_NAME_BYTES} bytes")]
-    NameLength(StreamId),
-    /// See message.
-    #[error("`{name}` {}-{}: the first id must not be 0 or above the last, and the last must be usable", range.start, range.end)]
-    RangeBounds {
-        /// Which key.
-        name: &'static str,
-        /// Its value.
-        range: IdRange,
-    },
-    /// See message.
-    #[error("`{name}` and `{other}` overlap")]
-    RangesOverlap {
-        /// Which key.
-        name: &'static str,
-        /// Which other key.
-        other: &'static str,
-    },
-    /// See message.
-    #[error("`{name}` holds the id {id}, which is used otherwise")]
-    RangeHoldsId {
-        /// Which key.
-        name: &'static str,
-        /// The id.
-        id: u32,
-    },
 }

@@ -5,18 +5,20 @@
 //! hears of the epoch. A result that comes when its epoch was given up is undone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tensorpool_wire::StreamId;
 
-use crate::action::{Action, EpochCause, EpochKey, Note, RemoveReason};
+use crate::action::{Action, EpochCause, EpochKey, Note, RegionSet, RemoveReason};
 use crate::counters::bump;
 use crate::deadline::Due;
 use crate::driver::Driver;
 use crate::epoch::RecordState;
-use crate::event::{OpId, RegionsError};
+use crate::event::{Damage, OpId, RegionsError};
 use crate::lease::{Asker, LeaseRole};
 use crate::refusal::Refusal;
-use crate::stream::{Current, Making, Phase, Step};
+use crate::room::{Shortage, Wanted};
+use crate::stream::{Current, Failure, Making, Phase, Place, Step};
 
 /// What can be asked for and fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,6 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let due = self.now.saturating_add(self.config.timing.op_timeout_ns);
         let Some(epoch) = self.epochs.allocate(self.now, id) else {
             let key = EpochKey {
                 stream: id,
@@ -77,12 +78,51 @@ impl Driver {
             };
             let text =
                 "the epoch numbers are used up: remove the epoch directory with the highest number";
-            self.fail(key, cause, waiting, previous, text, out);
+            let refusal = Refusal::CreateFailed(text.to_owned());
+            self.fail(key, cause, waiting, previous, &refusal, out);
             return;
         };
         let key = EpochKey { stream: id, epoch };
-        let regions = self.config.identity.region_set(key, &stream.profile);
-        self.epochs.begin(key, regions.bytes, self.now);
+        let base = match &stream.place {
+            Place::On(base) => *base,
+            Place::Nowhere(name) => {
+                let refusal = Refusal::NoBase(name.clone());
+                self.fail(key, cause, waiting, previous, &refusal, out);
+                return;
+            }
+        };
+        let regions = self.config.identity.region_set(base, key, &stream.profile);
+        let charge = Arc::clone(&stream.charge);
+        let wanted = Wanted {
+            key,
+            base,
+            bytes: regions.bytes,
+            replaced: previous.as_ref().map(|current| current.epoch),
+        };
+        if let Err(refusal) = self.make_room(&wanted, out) {
+            self.no_room(&wanted, &refusal);
+            self.fail(key, cause, waiting, previous, &refusal, out);
+            return;
+        }
+        self.epochs
+            .begin(key, base, regions.bytes, charge, self.now);
+        self.await_files(key, cause, waiting, previous, regions, out);
+    }
+
+    fn await_files(
+        &mut self,
+        key: EpochKey,
+        cause: EpochCause,
+        waiting: Vec<Asker>,
+        previous: Option<Current>,
+        regions: RegionSet,
+        out: &mut Vec<Action>,
+    ) {
+        let id = key.stream;
+        let due = self.now.saturating_add(self.config.timing.op_timeout_ns);
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         let persist = self.ops.begin(Effect::Persist, key);
         let create = self.ops.begin(Effect::Create, key);
         stream.phase = Phase::Making {
@@ -126,7 +166,7 @@ impl Driver {
             }
             Err(error) => {
                 let text = format!("the epoch journal could not be written: {error}");
-                self.give_up(key, &text, out);
+                self.give_up(key, &Refusal::CreateFailed(text), out);
             }
         }
     }
@@ -158,8 +198,12 @@ impl Driver {
                 let no_space = matches!(error, RegionsError::NoSpace { .. });
                 if !(first && no_space && self.reclaim(key, &error, out)) {
                     let text = self.creation_text(key, &error);
+                    let record = self.epochs.get(key).filter(|_| no_space);
+                    if let Some((base, bytes)) = record.map(|record| (record.base, record.bytes)) {
+                        self.claim(key.stream, bytes, Shortage::Base(base));
+                    }
                     self.epochs.forget(key);
-                    self.give_up(key, &text, out);
+                    self.give_up(key, &Refusal::CreateFailed(text), out);
                 }
             }
             (None, Ok(())) => self.remove(key, RemoveReason::Abandoned, out),
@@ -167,28 +211,21 @@ impl Driver {
         }
     }
 
-    /// One pass for lack of space: everything goes but the newest epoch of each stream, then the files
-    /// are tried once more. `false` if there was nothing to remove.
+    /// One pass for lack of space: everything on this base goes but the newest epoch of each stream,
+    /// then the files are tried once more. `false` if there was nothing to remove.
     // spec: GC-2
     fn reclaim(&mut self, key: EpochKey, error: &RegionsError, out: &mut Vec<Action>) -> bool {
-        let victims = self.spare_epochs();
+        let base = self.epochs.get(key).map(|record| record.base);
+        let base = base.unwrap_or_default();
+        let mut victims = self.spare_epochs();
+        victims.retain(|victim| {
+            let record = self.epochs.get(*victim);
+            record.is_some_and(|record| record.base == base)
+        });
         if victims.is_empty() {
             return false;
         }
-        let bytes = victims.iter().fold(0u64, |sum, victim| {
-            let bytes = self.epochs.get(*victim).map_or(0, |record| record.bytes);
-            sum.saturating_add(bytes)
-        });
-        for victim in &victims {
-            self.remove(*victim, RemoveReason::NoSpace, out);
-        }
-        self.counters.space_reclaims += 1;
-        out.push(Action::Note(Note::SpaceReclaimed {
-            key,
-            removed: u32::try_from(victims.len()).unwrap_or(u32::MAX),
-            bytes,
-            error: error.clone(),
-        }));
+        self.remove_for_room(key, &victims, error.to_string(), out);
         let op = self.ops.begin(Effect::Create, key);
         let due = self.now.saturating_add(self.config.timing.op_timeout_ns);
         self.deadlines.set(due, Due::Making(key.stream));
@@ -199,7 +236,7 @@ impl Driver {
         let Some(stream) = self.streams.get(&key.stream) else {
             return true;
         };
-        let regions = self.config.identity.region_set(key, &stream.profile);
+        let regions = self.config.identity.region_set(base, key, &stream.profile);
         out.push(Action::CreateRegions { op, regions });
         true
     }
@@ -210,9 +247,39 @@ impl Driver {
         match error {
             RegionsError::NoSpace { .. } => {
                 let held = self.held_bytes(key);
-                format!("{error}, {held} bytes held by old epochs")
+                let text = format!("{error}, {held} bytes held by old epochs");
+                self.with_holders(key, text)
             }
             RegionsError::NoHugepages(_) | RegionsError::Other(_) => error.to_string(),
+        }
+    }
+
+    /// In a cluster the mount serves many: says which one is short and who has most of it.
+    fn with_holders(&self, key: EpochKey, text: String) -> String {
+        let Some(record) = self.epochs.get(key) else {
+            return text;
+        };
+        if record.charge.class.is_empty() {
+            return text;
+        }
+        let base = record.base;
+        // What is being made holds nothing yet.
+        let holders = self.holders(&|it| it.base == base && it.state != RecordState::Making);
+        let name = &self.config.identity.base(base).name;
+        format!(
+            "pages of {name} for class `{}` are used up: {text}{holders}",
+            record.charge.class
+        )
+    }
+
+    /// A stream was refused memory of its class, or had to let others go first: from now on it comes
+    /// before lower ones itself.
+    fn no_room(&mut self, wanted: &Wanted, refusal: &Refusal) {
+        if matches!(
+            refusal,
+            Refusal::ClassFull(_) | Refusal::MemoryClaimed { .. }
+        ) {
+            self.claim(wanted.key.stream, wanted.bytes, Shortage::Class);
         }
     }
 
@@ -223,7 +290,7 @@ impl Driver {
         };
         let seconds = self.config.timing.op_timeout_ns / crate::config::SECOND_NS;
         let text = format!("no result within {seconds} s");
-        self.give_up(making.key, &text, out);
+        self.give_up(making.key, &Refusal::CreateFailed(text), out);
     }
 
     pub(crate) fn on_retry_due(&mut self, id: StreamId, out: &mut Vec<Action>) {
@@ -237,7 +304,7 @@ impl Driver {
     }
 
     /// An epoch cannot be made: its files go, whoever waits is told.
-    pub(crate) fn give_up(&mut self, key: EpochKey, text: &str, out: &mut Vec<Action>) {
+    pub(crate) fn give_up(&mut self, key: EpochKey, why: &Refusal, out: &mut Vec<Action>) {
         let Some(stream) = self.streams.get_mut(&key.stream) else {
             return;
         };
@@ -249,7 +316,7 @@ impl Driver {
         if making.create == Step::Done {
             self.remove(key, RemoveReason::Abandoned, out);
         }
-        self.fail(key, making.cause, making.waiting, previous, text, out);
+        self.fail(key, making.cause, making.waiting, previous, why, out);
     }
 
     /// Where a stream goes on when its new epoch failed: with the announced one if that still holds,
@@ -260,16 +327,20 @@ impl Driver {
         cause: EpochCause,
         waiting: Vec<Asker>,
         previous: Option<Current>,
-        text: &str,
+        why: &Refusal,
         out: &mut Vec<Action>,
     ) {
+        let text = why.cause();
         let retry_at = self
             .now
             .saturating_add(self.config.timing.announce_period_ns);
         let Some(stream) = self.streams.get_mut(&key.stream) else {
             return;
         };
-        stream.last_error = Some(text.to_owned());
+        stream.last_error = Some(Failure {
+            reason: why.label(),
+            text: text.clone(),
+        });
         let wanted = match cause {
             EpochCause::FirstConsumer | EpochCause::ProducerAttached => {
                 !stream.consumers.is_empty()
@@ -289,15 +360,12 @@ impl Driver {
             None => Phase::Absent,
         };
         self.counters.epochs_failed += 1;
-        out.push(Action::Note(Note::EpochFailed {
-            key,
-            text: text.to_owned(),
-        }));
+        out.push(Action::Note(Note::EpochFailed { key, text }));
         for asker in waiting {
             if holds && asker.role == LeaseRole::Consumer {
                 self.grant(key.stream, asker, out);
             } else {
-                self.refuse_waiting(&asker, &Refusal::CreateFailed(text.to_owned()), out);
+                self.refuse_waiting(&asker, why, out);
             }
         }
     }
@@ -314,9 +382,12 @@ impl Driver {
         if !made {
             return;
         }
+        let base = self.epochs.get(key).map(|record| record.base);
+        let base = base.unwrap_or_default();
         let current = Current {
             epoch: key.epoch,
-            uris: self.config.identity.uris(key, &stream.profile),
+            base,
+            uris: self.config.identity.uris(base, key, &stream.profile),
             announced_at: self.now,
         };
         let Phase::Making { making, .. } =
@@ -325,6 +396,7 @@ impl Driver {
             return;
         };
         stream.last_error = None;
+        stream.claim = None;
         if let Some(record) = self.epochs.get_mut(key) {
             record.announced_at = Some(self.now);
         }
@@ -338,14 +410,16 @@ impl Driver {
             cause: making.cause,
         }));
         self.collect(key.stream, out);
+        self.trim(key.stream, out);
     }
 
-    /// A region of an epoch lost its pages.
+    /// A region of an epoch is not what was made.
     // spec: X-1-30
     pub(crate) fn on_poisoned(
         &mut self,
         id: StreamId,
         epoch: tensorpool_wire::Epoch,
+        damage: Damage,
         out: &mut Vec<Action>,
     ) {
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -359,13 +433,10 @@ impl Driver {
         }
         out.push(Action::Note(Note::Poisoned {
             key: EpochKey { stream: id, epoch },
+            damage,
         }));
         if let Some(producer) = stream.producer {
-            self.end_lease(
-                producer,
-                crate::grant::End::revoked("region lost its pages"),
-                out,
-            );
+            self.end_lease(producer, crate::grant::End::revoked(damage.text()), out);
             return;
         }
         match std::mem::replace(&mut stream.phase, Phase::Absent) {

@@ -2,6 +2,9 @@
 
 use tensorpool_wire::ResponseCode;
 
+use crate::quota::Resource;
+use crate::room::ClassShort;
+
 /// Longest error text in bytes (D-4.2-12).
 const MAX_TEXT_BYTES: usize = 1_024;
 
@@ -62,6 +65,41 @@ pub(crate) enum Refusal {
     CreateFailed(String),
     #[error("stream was removed")]
     StreamRemoved,
+    #[error("node is cordoned: no memory is taken for streams that have none here")]
+    Cordoned,
+    #[error("this node has no memory with pages of {0} for the driver")]
+    NoBase(String),
+    #[error(
+        "stream `{stream}` takes no more {what} on this node: limit {limit}, used {used}, asked 1"
+    )]
+    StreamMembers {
+        stream: String,
+        what: Resource,
+        limit: u32,
+        used: u64,
+    },
+    #[error(
+        "quota `{quota}` reached on this node: {what}: limit {limit}, used {used}, asked {asked}"
+    )]
+    Quota {
+        quota: String,
+        what: Resource,
+        limit: u64,
+        used: u64,
+        asked: u64,
+    },
+    #[error("{0}")]
+    ClassFull(Box<ClassShort>),
+    #[error(
+        "memory is short on this node: `{first}` with priority {first_priority} waits for {first_bytes} bytes and comes before priority {priority}; {needed} bytes needed"
+    )]
+    MemoryClaimed {
+        needed: u64,
+        priority: i32,
+        first: String,
+        first_priority: i32,
+        first_bytes: u64,
+    },
 }
 
 impl Refusal {
@@ -90,7 +128,13 @@ impl Refusal {
             | Self::NodeIdBusy
             | Self::ConnectionLimit { .. }
             | Self::PendingLimit { .. }
-            | Self::StreamRemoved => ResponseCode::Rejected,
+            | Self::StreamRemoved
+            | Self::Cordoned
+            | Self::NoBase(_)
+            | Self::StreamMembers { .. }
+            | Self::Quota { .. }
+            | Self::ClassFull(_)
+            | Self::MemoryClaimed { .. } => ResponseCode::Rejected,
             Self::OutOfLeases { .. } | Self::CreateFailed(_) => ResponseCode::InternalError,
         }
     }
@@ -124,7 +168,27 @@ impl Refusal {
             Self::OutOfLeases { .. } => "out_of_leases",
             Self::CreateFailed(_) => "create_failed",
             Self::StreamRemoved => "stream_removed",
+            Self::Cordoned => "cordoned",
+            Self::NoBase(_) => "no_base",
+            Self::StreamMembers { what, .. } => match what {
+                Resource::Producers => "stream_producers",
+                Resource::Consumers => "stream_consumers",
+                Resource::Bytes | Resource::Leases => "stream_members",
+            },
+            Self::Quota { what, .. } => what.label(),
+            Self::ClassFull(_) => "class_full",
+            Self::MemoryClaimed { .. } => "memory_claimed",
         }
+    }
+}
+
+impl Refusal {
+    /// What went wrong, for status and log: without what the answer's code says already.
+    pub(crate) fn cause(&self) -> String {
+        if let Self::CreateFailed(text) = self {
+            return text.clone();
+        }
+        self.to_string()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, Mode, MonoNanos, NodeId, StreamId};
 
+use crate::config::{BaseId, QuotaSpec};
 use crate::counters::Counters;
 
 /// The driver at one instant.
@@ -23,6 +24,12 @@ pub struct StatusSnapshot {
     pub memory_bytes: u64,
     /// The streams that may be seen, by id.
     pub streams: Vec<StreamStatus>,
+    /// Where regions lie, by id. This and the next two are empty for a connection with limited access.
+    pub bases: Vec<BaseStatus>,
+    /// The classes of the policy, by name.
+    pub classes: Vec<ClassStatus>,
+    /// The quotas of the policy, by name.
+    pub quotas: Vec<QuotaStatus>,
     /// Since start. Empty for a connection with limited access.
     pub counters: Counters,
 }
@@ -48,6 +55,14 @@ pub struct StreamStatus {
     pub stream_id: StreamId,
     /// Its configured name; empty for a dynamic stream.
     pub name: String,
+    /// Its namespace in a cluster, else empty.
+    pub namespace: String,
+    /// Tells it from another stream of the same name, in a cluster; else empty.
+    pub uid: String,
+    /// Its class; empty for none.
+    pub class: String,
+    /// Who gets memory first: the higher one.
+    pub priority: i32,
     /// Whether a client brought it into being.
     pub dynamic: bool,
     /// Where it is in its life.
@@ -56,6 +71,17 @@ pub struct StreamStatus {
     pub epoch: Option<Epoch>,
     /// Why the last attempt to make an epoch failed, if it did.
     pub error: Option<String>,
+    /// The same as a bounded label.
+    pub error_reason: Option<&'static str>,
+    /// It could not get memory and comes before lower ones until it does, or until nobody asks for it
+    /// any more.
+    pub waits_for_memory: bool,
+    /// Layout version of the announced epoch.
+    pub layout_version: u32,
+    /// Where the announced epoch's regions are; empty without one.
+    pub uris: Uris,
+    /// Bytes of one epoch; 0 where the stream has no base on this node.
+    pub epoch_bytes: u64,
     /// Slots of the ring.
     pub nslots: u32,
     /// Canonical directory of the announced epoch; empty without one.
@@ -68,6 +94,81 @@ pub struct StreamStatus {
     pub pending_attaches: u32,
     /// Every epoch directory that exists, by epoch.
     pub memory: Vec<EpochStatus>,
+}
+
+impl StreamStatus {
+    /// `namespace/name`, or the name alone where there is no namespace.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        crate::policy::full_name(&self.namespace, &self.name)
+    }
+}
+
+/// The regions of an epoch as announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uris {
+    /// Of the header ring.
+    pub header: String,
+    /// Of the pools, in the order of the messages.
+    pub pools: Vec<String>,
+}
+
+/// Memory on one base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseStatus {
+    /// Which one.
+    pub base: BaseId,
+    /// Its name.
+    pub name: String,
+    /// The announced directory.
+    pub directory: String,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Whether it is a hugetlbfs.
+    pub hugepages: bool,
+    /// Bytes that the policy's classes want there.
+    pub wanted_bytes: u64,
+    /// Bytes of all epoch directories there.
+    pub used_bytes: u64,
+}
+
+/// Memory of one class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassStatus {
+    /// Its name.
+    pub name: String,
+    /// Name of its base.
+    pub base: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Bytes of announced epochs and of those that are being made.
+    pub current_bytes: u64,
+    /// Bytes of old epochs that still lie there.
+    pub old_bytes: u64,
+}
+
+/// One quota and its use on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaStatus {
+    /// Its name.
+    pub name: String,
+    /// Its limits.
+    pub hard: QuotaSpec,
+    /// What counts against them.
+    pub used: QuotaUse,
+}
+
+/// What counts against a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaUse {
+    /// Bytes of all its epochs.
+    pub bytes: u64,
+    /// Producers, attached or waiting for files.
+    pub producers: u64,
+    /// Consumers, attached or waiting for files.
+    pub consumers: u64,
+    /// Both.
+    pub leases: u64,
 }
 
 /// Where a stream is in its life. Bounded label.

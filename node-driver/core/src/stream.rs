@@ -1,16 +1,20 @@
 //! One stream: its layout, the phase of its memory, and who holds it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tensorpool_wire::{
     ConnectionId, DataSourceAnnounce, DataSourceMeta, Epoch, LeaseId, MonoNanos,
 };
 
 use crate::action::{EpochCause, EpochKey};
+use crate::config::{BaseId, StreamLimits};
+use crate::epoch::Charge;
 use crate::event::OpId;
 use crate::layout::Uris;
 use crate::lease::Asker;
-use crate::policy::{Profile, StreamPolicy};
+use crate::policy::{Profile, StreamPolicy, full_name};
+use crate::room::Claim;
 use crate::status::StreamPhase;
 
 /// One stream.
@@ -18,6 +22,16 @@ use crate::status::StreamPhase;
 pub(crate) struct Stream {
     /// Configured name; empty for a dynamic stream.
     pub(crate) name: String,
+    /// Its namespace in a cluster.
+    pub(crate) namespace: String,
+    /// Another one is another stream.
+    pub(crate) uid: String,
+    /// Where its files lie.
+    pub(crate) place: Place,
+    /// What its bytes and leases count against.
+    pub(crate) charge: Arc<Charge>,
+    pub(crate) priority: i32,
+    pub(crate) limits: StreamLimits,
     pub(crate) tags: Vec<String>,
     pub(crate) data_source_id: Option<u64>,
     pub(crate) profile: Profile,
@@ -28,7 +42,9 @@ pub(crate) struct Stream {
     /// Their leases, each with its connection; `None` for one on Aeron.
     pub(crate) consumers: BTreeMap<LeaseId, Option<ConnectionId>>,
     /// Why the last attempt to make an epoch failed, until one succeeds.
-    pub(crate) last_error: Option<String>,
+    pub(crate) last_error: Option<Failure>,
+    /// Memory that it could not get and still waits for.
+    pub(crate) claim: Option<Claim>,
     /// Its entry in the queue of announces.
     pub(crate) announce_due: Option<MonoNanos>,
     /// Its entry in the queue of collections.
@@ -43,6 +59,23 @@ pub(crate) struct Stream {
     pub(crate) relayed: bool,
     /// A HoldDescriptors is out.
     pub(crate) held: bool,
+}
+
+/// Where a stream's files lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// There.
+    On(BaseId),
+    /// Its class wants a base of this name, and this driver has none.
+    Nowhere(String),
+}
+
+/// Why an epoch could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Bounded label.
+    pub(crate) reason: &'static str,
+    pub(crate) text: String,
 }
 
 /// Where a stream's memory is in its life.
@@ -67,6 +100,7 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
     pub(crate) epoch: Epoch,
+    pub(crate) base: BaseId,
     pub(crate) uris: Uris,
     pub(crate) announced_at: MonoNanos,
 }
@@ -134,13 +168,36 @@ impl Window {
 }
 
 impl Stream {
-    pub(crate) fn configured(policy: &StreamPolicy) -> Self {
-        Self {
-            name: policy.name.clone(),
-            tags: policy.tags.clone(),
-            data_source_id: policy.data_source_id,
-            ..Self::bare(policy.profile.clone(), false)
+    pub(crate) fn configured(policy: &StreamPolicy, place: Place) -> Self {
+        let mut stream = Self::bare(policy.profile.clone(), false);
+        stream.place = place;
+        stream.uid.clone_from(&policy.spec.uid);
+        stream.follow(policy);
+        stream
+    }
+
+    /// Takes over what changes nothing for whoever is attached.
+    pub(crate) fn follow(&mut self, policy: &StreamPolicy) {
+        let spec = &policy.spec;
+        self.name.clone_from(&spec.name);
+        self.namespace.clone_from(&spec.namespace);
+        self.tags.clone_from(&spec.tags);
+        self.data_source_id = spec.data_source_id;
+        self.priority = spec.priority;
+        self.limits = spec.limits;
+        self.dynamic = false;
+        if self.charge.class != spec.class || self.charge.quotas != spec.quotas {
+            self.charge = Arc::new(Charge {
+                class: spec.class.clone(),
+                quotas: spec.quotas.clone(),
+            });
+            self.claim = None;
         }
+    }
+
+    /// `namespace/name`, the name alone without a namespace, empty for a dynamic stream.
+    pub(crate) fn full_name(&self) -> String {
+        full_name(&self.namespace, &self.name)
     }
 
     pub(crate) fn dynamic(profile: Profile, now: MonoNanos) -> Self {
@@ -153,6 +210,12 @@ impl Stream {
     fn bare(profile: Profile, dynamic: bool) -> Self {
         Self {
             name: String::new(),
+            namespace: String::new(),
+            uid: String::new(),
+            place: Place::On(BaseId::default()),
+            charge: Arc::default(),
+            priority: 0,
+            limits: StreamLimits::default(),
             tags: Vec::new(),
             data_source_id: None,
             profile,
@@ -161,6 +224,7 @@ impl Stream {
             producer: None,
             consumers: BTreeMap::new(),
             last_error: None,
+            claim: None,
             announce_due: None,
             collect_due: None,
             idle_since: MonoNanos(0),

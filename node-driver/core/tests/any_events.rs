@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as ProptestConfig, RngAlgorithm, TestRng, TestRunner};
 use tensorpool_driver_core::config::{
-    Access, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec, PoolSpec,
+    Access, Base, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec, PoolSpec,
     Profile, Roles, StreamSpec, Timing, Visible,
 };
 use tensorpool_driver_core::{
-    Action, Driver, Event, ExistingEpoch, OpId, Owner, RegionsError, Restored, ShutdownMode,
+    Action, BaseId, Damage, Driver, Event, ExistingEpoch, OpId, Owner, RegionsError, Restored,
+    ShutdownMode,
 };
 use tensorpool_wire::{
     Bool, ClientId, ConnectionId, ConsumerHello, CorrelationId, DiscoveryRequest, Epoch,
@@ -48,7 +49,7 @@ fn spec(nslots: u32, lidar: bool) -> ConfigSpec {
         stream_id: StreamId(id),
         profile: "p".to_owned(),
         tags: vec!["t".to_owned()],
-        data_source_id: None,
+        ..StreamSpec::default()
     };
     let mut streams = vec![stream("camera", 1)];
     if lidar {
@@ -58,11 +59,14 @@ fn spec(nslots: u32, lidar: bool) -> ConfigSpec {
     ConfigSpec {
         identity: Identity {
             instance_id: "any".to_owned(),
-            base_dir: "/dev/shm".to_owned(),
+            bases: vec![Base {
+                name: String::new(),
+                directory: "/dev/shm".to_owned(),
+                hugepages: false,
+                page_size_bytes: 4_096,
+            }],
             user: "any".to_owned(),
             namespace: "default".to_owned(),
-            hugepages: false,
-            page_size_bytes: 4_096,
             control_channel: "aeron:ipc".to_owned(),
             control_stream_id: 1_000,
             other_stream_ids: vec![],
@@ -101,6 +105,7 @@ fn spec(nslots: u32, lidar: bool) -> ConfigSpec {
             control_stream_id_range: range(32_000, 32_000),
             streams,
             consumers: ConsumerRules::default(),
+            ..PolicySpec::default()
         },
     }
 }
@@ -362,6 +367,7 @@ impl Bench {
             Step::Persisted(..) | Step::Created(..) | Step::Removed(..) => self.finish(step),
             Step::Found(stream, epoch, owner) => {
                 self.tell(Event::EpochsFound(vec![ExistingEpoch {
+                    base: BaseId::default(),
                     stream: StreamId(stream),
                     epoch: Epoch(epoch),
                     bytes: epoch,
@@ -376,7 +382,11 @@ impl Bench {
                 let epochs = memory.map(|s| s.memory.as_slice()).unwrap_or_default();
                 let back = usize::try_from(back).unwrap_or(0);
                 let epoch = epochs.iter().rev().nth(back).map_or(Epoch(0), |e| e.epoch);
-                self.tell(Event::RegionPoisoned { stream, epoch });
+                self.tell(Event::RegionPoisoned {
+                    stream,
+                    epoch,
+                    damage: Damage::LostPages,
+                });
             }
             Step::Policy(nslots, lidar) => {
                 let policy = spec(nslots, lidar).policy.validate(&[]).expect("valid");

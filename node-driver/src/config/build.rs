@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::raw::{Problem, Raw};
 use super::read::Reader;
 use super::settings::{
-    DiscoverySettings, DriverSettings, HttpSettings, Limits, LogFormat, LogSettings,
-    MediaDriverMode, Policies, Profile, Settings, ShmSettings, ShutdownMode, SocketSettings,
-    SupervisorSettings,
+    DiscoverySettings, DriverSettings, HttpSettings, KubernetesSettings, Limits, LogFormat,
+    LogSettings, MediaDriverMode, Policies, Profile, Settings, ShmSettings, ShutdownMode,
+    SocketSettings, SupervisorSettings,
 };
 use super::{StreamFlag, Surroundings, shapes};
 
@@ -24,14 +24,16 @@ pub(super) fn settings(
 ) -> (Settings, Vec<Problem>) {
     let mut reader = Reader::new(raw);
     let mut problems = Vec::new();
-    let socket = socket(&mut reader, surroundings);
-    let driver = driver(&mut reader, socket.as_ref(), surroundings);
+    let kubernetes = kubernetes(&mut reader);
+    let in_cluster = kubernetes.is_some();
+    let socket = socket(&mut reader, surroundings, in_cluster);
+    let driver = driver(&mut reader, socket.as_ref(), surroundings, in_cluster);
     let mut profiles = shapes::profiles(raw, &mut problems);
     let policies = policies(&mut reader, &profiles);
     let mut streams = shapes::streams(raw, &policies, &driver, &mut problems);
     shapes::add_flags(flags, &driver, &mut profiles, &mut streams, &mut problems);
     let settings = Settings {
-        shm: shm(&mut reader),
+        shm: shm(&mut reader, in_cluster),
         supervisor: supervisor(&mut reader),
         discovery: DiscoverySettings {
             endpoint: super::Endpoint {
@@ -40,10 +42,10 @@ pub(super) fn settings(
             },
             max_results: reader.number_u32("discovery.max_results", 1000, 1, 65_534),
         },
-        http: http(&mut reader),
+        http: http(&mut reader, in_cluster),
         shutdown_mode: reader.choice(
             "shutdown.mode",
-            0,
+            usize::from(in_cluster),
             &[
                 ("drain", ShutdownMode::Drain),
                 ("handover", ShutdownMode::Handover),
@@ -58,6 +60,7 @@ pub(super) fn settings(
             ),
         },
         limits: limits(&mut reader),
+        kubernetes,
         driver,
         policies,
         profiles,
@@ -66,6 +69,55 @@ pub(super) fn settings(
     };
     problems.splice(0..0, reader.problems);
     (settings, problems)
+}
+
+fn kubernetes(reader: &mut Reader<'_>) -> Option<KubernetesSettings> {
+    let node = reader.text("kubernetes.node", "");
+    let settings = KubernetesSettings {
+        namespace: object_name(reader, "kubernetes.namespace", "tensorpool-system"),
+        pod_name: object_name(reader, "kubernetes.pod_name", ""),
+        internal_socket: reader.absolute_path(
+            "kubernetes.internal_socket",
+            Path::new("/internal/driver.sock"),
+        ),
+        connections_per_attachment: reader.number_u32(
+            "kubernetes.connections_per_attachment",
+            64,
+            1,
+            65_536,
+        ),
+        node: object_name(reader, "kubernetes.node", ""),
+    };
+    if node.is_empty() {
+        return None;
+    }
+    if !cfg!(feature = "kubernetes") {
+        reader.refuse(
+            "kubernetes.node",
+            "",
+            "must be empty: this binary was built without the cargo feature kubernetes",
+        );
+    }
+    Some(settings)
+}
+
+/// A name as Kubernetes takes it: a DNS subdomain.
+fn object_name(reader: &mut Reader<'_>, key: &str, default: &str) -> String {
+    let name = reader.text(key, default);
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let edge = |c: char| matches!(c, '-' | '.');
+    if name.len() > 253
+        || !name.chars().all(plain)
+        || name.starts_with(edge)
+        || name.ends_with(edge)
+    {
+        reader.refuse(
+            key,
+            default,
+            "must be a name as Kubernetes takes it: at most 253 lower case letters, digits, - and ., with a letter or digit at both ends",
+        );
+    }
+    name
 }
 
 fn limits(reader: &mut Reader<'_>) -> Limits {
@@ -79,9 +131,15 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
     }
 }
 
-fn socket(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Option<SocketSettings> {
+fn socket(
+    reader: &mut Reader<'_>,
+    surroundings: &Surroundings<'_>,
+    in_cluster: bool,
+) -> Option<SocketSettings> {
     let mode = reader.mode("socket.mode", 0o660);
-    let default = if surroundings.root {
+    let default = if in_cluster {
+        Some(String::new())
+    } else if surroundings.root {
         Some("/run/tensorpool/driver.sock".to_owned())
     } else {
         (surroundings.variable)("XDG_RUNTIME_DIR")
@@ -108,6 +166,7 @@ fn driver(
     reader: &mut Reader<'_>,
     socket: Option<&SocketSettings>,
     surroundings: &Surroundings<'_>,
+    in_cluster: bool,
 ) -> DriverSettings {
     let aeron_default = (surroundings.variable)("AERON_DIR").unwrap_or_else(|| {
         let user = (surroundings.variable)("USER").unwrap_or_else(|| "default".to_owned());
@@ -115,14 +174,16 @@ fn driver(
     });
     let control = reader.endpoint("driver.control", CHANNEL, 1000);
     let announce = reader.endpoint("driver.announce", &control.channel, control.stream_id);
-    let state_default = socket
-        .and_then(|socket| socket.path.parent())
-        .map(Path::to_owned)
-        .unwrap_or_else(|| default_state_dir(surroundings));
+    let beside_socket = socket.and_then(|socket| socket.path.parent());
+    let state_default = match beside_socket {
+        _ if in_cluster => PathBuf::from("/run/tensorpool/state"),
+        Some(dir) => dir.to_owned(),
+        None => default_state_dir(surroundings),
+    };
     DriverSettings {
         instance_id: reader.text("driver.instance_id", "driver-01"),
         state_dir: reader.absolute_path("driver.state_dir", &state_default),
-        media_driver: media_driver(reader),
+        media_driver: media_driver(reader, in_cluster),
         aeron_dir: PathBuf::from(reader.text("driver.aeron_dir", &aeron_default)),
         control,
         announce,
@@ -135,14 +196,14 @@ fn driver(
     }
 }
 
-fn media_driver(reader: &mut Reader<'_>) -> MediaDriverMode {
+fn media_driver(reader: &mut Reader<'_>, in_cluster: bool) -> MediaDriverMode {
     let all = [
         ("embedded", MediaDriverMode::Embedded),
         ("external", MediaDriverMode::External),
         ("off", MediaDriverMode::Off),
     ];
     if cfg!(feature = "aeron") {
-        return reader.choice("driver.media_driver", 0, &all);
+        return reader.choice("driver.media_driver", if in_cluster { 2 } else { 0 }, &all);
     }
     let written = reader.text("driver.media_driver", "off");
     if written == "embedded" || written == "external" {
@@ -163,8 +224,13 @@ fn default_state_dir(surroundings: &Surroundings<'_>) -> PathBuf {
     }
 }
 
-fn shm(reader: &mut Reader<'_>) -> ShmSettings {
-    let base_dir = reader.absolute_path("shm.base_dir", Path::new("/dev/shm/tensorpool"));
+fn shm(reader: &mut Reader<'_>, in_cluster: bool) -> ShmSettings {
+    let base_dir = if in_cluster {
+        "/run/tensorpool/shm"
+    } else {
+        "/dev/shm/tensorpool"
+    };
+    let base_dir = reader.absolute_path("shm.base_dir", Path::new(base_dir));
     let namespace = reader.text("shm.namespace", "default");
     // spec: W-15.21a-2, W-15.21a-3
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -185,7 +251,11 @@ fn shm(reader: &mut Reader<'_>) -> ShmSettings {
         namespace,
         require_hugepages: reader.boolean("shm.require_hugepages", false),
         page_size_bytes,
-        permissions_mode: reader.mode("shm.permissions_mode", 0o660),
+        permissions_mode: if in_cluster {
+            reader.open_mode("shm.permissions_mode", 0o644)
+        } else {
+            reader.mode("shm.permissions_mode", 0o660)
+        },
     }
 }
 
@@ -254,15 +324,21 @@ fn supervisor(reader: &mut Reader<'_>) -> SupervisorSettings {
     }
 }
 
-fn http(reader: &mut Reader<'_>) -> Option<HttpSettings> {
-    let text = reader.text("http.listen", "127.0.0.1:8080");
+fn http(reader: &mut Reader<'_>, in_cluster: bool) -> Option<HttpSettings> {
+    // Probes and scrapes come to the pod's address.
+    let default = if in_cluster {
+        "0.0.0.0:8080"
+    } else {
+        "127.0.0.1:8080"
+    };
+    let text = reader.text("http.listen", default);
     if text.is_empty() {
         return None;
     }
     match text.parse() {
         Ok(listen) => Some(HttpSettings {
             listen,
-            required: reader.is_set("http.listen"),
+            required: in_cluster || reader.is_set("http.listen"),
         }),
         Err(_) => {
             reader.refuse(

@@ -10,8 +10,12 @@ const C_POOL_MAX_BYTES: u64 = 1 << 32;
 
 /// Notes every broken rule in `problems` and every doubt in `warnings`.
 pub(super) fn run(settings: &Settings, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
-    streams(settings, problems);
-    dynamic(settings, problems);
+    if settings.kubernetes.is_some() {
+        cluster(settings, problems);
+    } else {
+        streams(settings, problems);
+        dynamic(settings, problems);
+    }
     ranges(settings, problems);
     ways_in(settings, problems, warnings);
     base_dirs(settings, problems);
@@ -23,6 +27,26 @@ fn problem(key: impl Into<String>, rule: impl Into<String>) -> Problem {
         key: key.into(),
         found: None,
         rule: rule.into(),
+    }
+}
+
+/// In a cluster there is one source of streams.
+fn cluster(settings: &Settings, problems: &mut Vec<Problem>) {
+    let rule = "must not be set where kubernetes.node is: streams and their memory come from the node's TensorPoolNode";
+    if !settings.streams.is_empty() {
+        problems.push(problem("streams", rule));
+    }
+    if !settings.profiles.is_empty() {
+        problems.push(problem("profiles", rule));
+    }
+    if settings.policies.allow_dynamic_streams {
+        problems.push(problem("policies.allow_dynamic_streams", rule));
+    }
+    if settings.shm.require_hugepages || settings.shm.page_size_bytes != 4096 {
+        problems.push(problem(
+            "shm.page_size_bytes",
+            "must not be set where kubernetes.node is, nor shm.require_hugepages: each sub-directory of shm.base_dir has the page size of its name",
+        ));
     }
 }
 
@@ -156,6 +180,8 @@ fn ranges(settings: &Settings, problems: &mut Vec<Problem>) {
 
 fn ways_in(settings: &Settings, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     match (settings.driver.media_driver, &settings.socket) {
+        // Attachments have sockets of their own.
+        (_, None) if settings.kubernetes.is_some() => {}
         (MediaDriverMode::Off, None) => problems.push(problem(
             "socket.path",
             "is empty and driver.media_driver is off: no client could reach the driver",

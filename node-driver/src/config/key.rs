@@ -43,12 +43,12 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "driver.state_dir",
-        "beside the socket",
+        "beside the socket; in a cluster /run/tensorpool/state",
         "Directory of the epoch journal and the instance lock. Created if missing.",
     ),
     key(
         "driver.media_driver",
-        "embedded",
+        "embedded; in a cluster off",
         "`embedded`: run the Aeron media driver in this process. `external`: use one that runs already. `off`: serve the socket only.",
     ),
     key(
@@ -123,8 +123,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "shm.base_dir",
-        "/dev/shm/tensorpool",
-        "Directory under which all regions are created: a tmpfs or a hugetlbfs mount.",
+        "/dev/shm/tensorpool; in a cluster /run/tensorpool/shm",
+        "Directory under which all regions are created: a tmpfs or a hugetlbfs mount. In a cluster it holds one such mount for each page size, named like it: `2Mi`, `4Ki`.",
     ),
     key(
         "shm.namespace",
@@ -143,8 +143,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "shm.permissions_mode",
-        "\"660\"",
-        "Mode of region files, octal, in quotes. Bits for others are refused.",
+        "\"660\"; in a cluster \"644\"",
+        "Mode of region files, octal, in quotes. Bits for others are refused, except in a cluster, where mounts decide who gets to the files.",
     ),
     key(
         "shm.allowed_base_dirs",
@@ -268,7 +268,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "socket.path",
-        "/run/tensorpool/driver.sock for root, else $XDG_RUNTIME_DIR/tensorpool/driver.sock",
+        "/run/tensorpool/driver.sock for root, else $XDG_RUNTIME_DIR/tensorpool/driver.sock; in a cluster empty",
         "Socket file for clients and `status`. Empty: no socket.",
     ),
     key(
@@ -278,12 +278,12 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "http.listen",
-        "127.0.0.1:8080",
+        "127.0.0.1:8080; in a cluster 0.0.0.0:8080",
         "Address of /metrics, /livez and /readyz. Empty: none.",
     ),
     key(
         "shutdown.mode",
-        "drain",
+        "drain; in a cluster handover",
         "What SIGTERM does. `drain`: announce the end, then stop. `handover`: stop at once, clients wait for the next driver.",
     ),
     key(
@@ -317,6 +317,31 @@ pub const KEYS: &[Key] = &[
         "limits.connections_per_uid",
         "16384",
         "Socket connections of one user at most.",
+    ),
+    key(
+        "kubernetes.node",
+        "empty: stand-alone",
+        "Name of the Node that this driver serves. Streams, classes and quotas then come from the TensorPoolNode of that name.",
+    ),
+    key(
+        "kubernetes.namespace",
+        "tensorpool-system",
+        "Namespace of the driver's Lease.",
+    ),
+    key(
+        "kubernetes.pod_name",
+        "empty",
+        "Name of the driver's pod, for the status of the node.",
+    ),
+    key(
+        "kubernetes.internal_socket",
+        "/internal/driver.sock",
+        "Socket on which the csi container asks. Both share its directory.",
+    ),
+    key(
+        "kubernetes.connections_per_attachment",
+        "64",
+        "Socket connections of one volume at most.",
     ),
 ];
 

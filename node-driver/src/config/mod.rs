@@ -29,9 +29,9 @@ pub use key::{KEYS, Key, POOL_KEYS, PROFILE_KEYS, STREAM_KEYS};
 pub use print::effective;
 pub use raw::{Problem, Source};
 pub use settings::{
-    DiscoverySettings, DriverSettings, Endpoint, HttpSettings, IdRange, Limits, LogFormat,
-    LogSettings, MediaDriverMode, Policies, Pool, Profile, Settings, ShmSettings, ShutdownMode,
-    SocketSettings, StreamSettings, SupervisorSettings,
+    DiscoverySettings, DriverSettings, Endpoint, HttpSettings, IdRange, KubernetesSettings, Limits,
+    LogFormat, LogSettings, MediaDriverMode, Policies, Pool, Profile, Settings, ShmSettings,
+    ShutdownMode, SocketSettings, StreamSettings, SupervisorSettings,
 };
 
 /// What the configuration takes from the process's surroundings, passed in so that tests can choose.
@@ -127,7 +127,7 @@ pub fn load(
             })?;
             (text, false)
         }
-        None if flags.is_empty() => (BUILT_IN.to_owned(), true),
+        None if flags.is_empty() && !is_in_cluster(surroundings) => (BUILT_IN.to_owned(), true),
         None => (String::new(), false),
     };
     parse(&text, flags, surroundings, built_in)
@@ -151,6 +151,11 @@ payload_pools = [{ pool_id = 1, stride_bytes = 262144 }]
 stream_id = 10000
 profile = "default"
 "#;
+
+/// Whether the environment says so; a file may say it as well.
+fn is_in_cluster(surroundings: &Surroundings<'_>) -> bool {
+    (surroundings.variable)("KUBERNETES_NODE").is_some_and(|node| !node.is_empty())
+}
 
 fn parse(
     text: &str,

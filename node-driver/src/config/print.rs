@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::path::Path;
 
-use super::settings::{IdRange, Settings};
+use super::settings::{IdRange, KubernetesSettings, Settings};
 
 /// Writes every key with its effective value. The shutdown token is not shown.
 #[must_use]
@@ -150,6 +150,22 @@ impl Printer {
         }
     }
 
+    fn kubernetes(&mut self, kubernetes: Option<&KubernetesSettings>) {
+        self.table("kubernetes");
+        let Some(kubernetes) = kubernetes else {
+            self.text("node", "");
+            return;
+        };
+        self.text("node", &kubernetes.node);
+        self.text("namespace", &kubernetes.namespace);
+        self.text("pod_name", &kubernetes.pod_name);
+        self.path("internal_socket", &kubernetes.internal_socket);
+        self.value(
+            "connections_per_attachment",
+            kubernetes.connections_per_attachment,
+        );
+    }
+
     fn rest(&mut self, settings: &Settings) {
         let supervisor = &settings.supervisor;
         self.table("supervisor");
@@ -172,6 +188,7 @@ impl Printer {
         self.table("http");
         let listen = settings.http.map(|http| http.listen.to_string());
         self.text("listen", &listen.unwrap_or_default());
+        self.kubernetes(settings.kubernetes.as_ref());
         self.table("shutdown");
         self.text("mode", settings.shutdown_mode.name());
         self.table("log");

@@ -139,6 +139,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A file mode, octal, that may let everybody read.
+    pub(super) fn open_mode(&mut self, key: &str, default: u32) -> u32 {
+        let text = self.text(key, &format!("{default:o}"));
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode & 0o600 == 0o600 && mode & !0o664 == 0 => mode,
+            _ => {
+                self.refuse(
+                    key,
+                    "",
+                    "must be an octal file mode in quotes that lets the owner read and write and others read at most, such as \"644\"",
+                );
+                default
+            }
+        }
+    }
+
     /// One of `choices`, of which the one at `default` stands where nothing is written.
     pub(super) fn choice<T: Copy>(
         &mut self,

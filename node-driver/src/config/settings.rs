@@ -34,6 +34,23 @@ pub struct Settings {
     pub log: LogSettings,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[kubernetes]`; `None` stand-alone.
+    pub kubernetes: Option<KubernetesSettings>,
+}
+
+/// `[kubernetes]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// The Node that this driver serves, and the `TensorPoolNode` that it follows.
+    pub node: String,
+    /// Namespace of the driver's Lease.
+    pub namespace: String,
+    /// Its pod; empty where it does not run in one.
+    pub pod_name: String,
+    /// Where the `csi` container asks.
+    pub internal_socket: PathBuf,
+    /// Socket connections of one attachment at most.
+    pub connections_per_attachment: u32,
 }
 
 /// One Aeron channel and stream.

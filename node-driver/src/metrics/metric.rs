@@ -19,6 +19,16 @@ pub(crate) enum Metric {
     Connections,
     /// Bytes of epochs by stream.
     MemoryBytes,
+    /// Bytes of epochs by class.
+    ClassMemory,
+    /// What a class may take.
+    ClassSize,
+    /// What a quota limits.
+    QuotaHard,
+    /// What counts against it.
+    QuotaUsed,
+    /// Mounts by page size.
+    MountBytes,
     /// Frames as producers report them.
     Frames,
     /// Drops as consumers report them.
@@ -106,6 +116,11 @@ impl Metric {
             Self::PendingAttaches => "pending_attaches",
             Self::Connections => "connections",
             Self::MemoryBytes => "memory_bytes",
+            Self::ClassMemory => "class_memory_bytes",
+            Self::ClassSize => "class_size_bytes",
+            Self::QuotaHard => "quota_hard",
+            Self::QuotaUsed => "quota_used",
+            Self::MountBytes => "mount_bytes",
             Self::Frames => "stream_frames",
             Self::ConsumerDrops => "consumer_drops",
             Self::Attaches => "attaches",
@@ -151,6 +166,15 @@ impl Metric {
             Self::PendingAttaches => "Attaches that wait for files",
             Self::Connections => "Open socket connections",
             Self::MemoryBytes => "Bytes of all epochs that exist",
+            Self::ClassMemory => {
+                "Bytes of epochs of a class: announced ones and those being made, and old ones"
+            }
+            Self::ClassSize => "Bytes that the epochs of a class may take",
+            Self::QuotaHard => "Limits of a quota on this node",
+            Self::QuotaUsed => "What counts against a quota on this node",
+            Self::MountBytes => {
+                "Bytes of a mount: all, free, wanted by classes, and pinned by clients that still map removed files"
+            }
             Self::Frames => "Frames of the current epoch, as the producer last reported",
             Self::ConsumerDrops => {
                 "Frames that consumers with a live lease missed, as they last reported"
@@ -204,6 +228,11 @@ impl Metric {
             | Self::PendingAttaches
             | Self::Connections
             | Self::MemoryBytes
+            | Self::ClassMemory
+            | Self::ClassSize
+            | Self::QuotaHard
+            | Self::QuotaUsed
+            | Self::MountBytes
             | Self::Frames
             | Self::ConsumerDrops
             | Self::LongestCycle => Kind::Gauge,

@@ -1,8 +1,10 @@
 //! The exposition as a whole, held by a snapshot: names and labels are an interface.
 
+use tensorpool_driver_core::config::QuotaSpec;
 use tensorpool_driver_core::{
-    ConsumerQos, ConsumerStatus, Counters as CoreCounters, DropReason, EpochStatus, Lifecycle,
-    ProducerStatus, StatusSnapshot, StreamPhase, StreamStatus, Way,
+    BaseId, ClassStatus, ConsumerQos, ConsumerStatus, Counters as CoreCounters, DropReason,
+    EpochStatus, Lifecycle, ProducerStatus, QuotaStatus, QuotaUse, StatusSnapshot, StreamPhase,
+    StreamStatus, Uris, Way,
 };
 use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, Mode, MonoNanos, StreamId};
 
@@ -12,10 +14,19 @@ fn stream() -> StreamStatus {
     StreamStatus {
         stream_id: StreamId(10_000),
         name: "camera".into(),
+        namespace: String::new(),
+        uid: String::new(),
+        class: String::new(),
+        priority: 0,
         dynamic: false,
         phase: StreamPhase::Ready,
         epoch: Some(Epoch(7)),
         error: None,
+        error_reason: None,
+        waits_for_memory: false,
+        layout_version: 1,
+        uris: Uris::default(),
+        epoch_bytes: 8192,
         nslots: 64,
         directory: "/dev/shm/tensorpool/7".into(),
         producer: Some(ProducerStatus {
@@ -87,8 +98,41 @@ fn snapshot() -> Snapshot {
             connections: 1,
             memory_bytes: 12_288,
             streams: vec![stream()],
+            bases: vec![],
+            classes: vec![ClassStatus {
+                name: "default".into(),
+                base: "2Mi".into(),
+                size_bytes: 8 << 20,
+                current_bytes: 4 << 20,
+                old_bytes: 2 << 20,
+            }],
+            quotas: vec![QuotaStatus {
+                name: "vision/small".into(),
+                hard: QuotaSpec {
+                    bytes: Some(6 << 20),
+                    leases: Some(4),
+                    ..QuotaSpec::default()
+                },
+                used: QuotaUse {
+                    bytes: 6 << 20,
+                    producers: 1,
+                    consumers: 2,
+                    leases: 3,
+                },
+            }],
             counters: core,
         },
+        bases: vec![BaseFacts {
+            base: BaseId(0),
+            name: "2Mi".into(),
+            directory: "/run/tensorpool/shm/2Mi".into(),
+            page_bytes: 2 << 20,
+            hugepages: true,
+            total_bytes: 16 << 20,
+            free_bytes: 8 << 20,
+            wanted_bytes: 8 << 20,
+            pinned_bytes: 2 << 20,
+        }],
         counters: Counters {
             cycles: 100,
             busy_cycles: 10,

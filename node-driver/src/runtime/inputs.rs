@@ -1,9 +1,10 @@
 //! Everything that reaches the duty cycle, turned into events for the core.
 
-use tensorpool_driver_core::{Action, Driver, Event, ShutdownMode, config::Access};
+use tensorpool_driver_core::{Action, Driver, Event, ShutdownMode};
 use tensorpool_transport::port::{CloseReason, Inbound, ServerPort};
 use tensorpool_wire::{ConnectionId, MonoNanos};
 
+use super::asked::Attachments;
 use super::{Fatal, Runtime, SCAN_PERIOD_NS};
 use crate::config;
 use crate::counters::{Counters, WayIn};
@@ -20,12 +21,18 @@ impl Runtime {
         let mut work = 0;
         let mut emptied = true;
         if let Some(socket) = &mut self.socket {
-            let (core, counters, answers) = (&mut self.core, &mut self.counters, &mut self.answers);
+            let mut taker = Taker {
+                now,
+                way: WayIn::Socket,
+                core: &mut self.core,
+                counters: &mut self.counters,
+                answers: &mut self.answers,
+                attachments: &mut self.attachments,
+                out,
+            };
             let mut rounds = 0;
             loop {
-                let polled = socket.poll(now, &mut |inbound| {
-                    take(now, inbound, WayIn::Socket, core, counters, answers, out);
-                });
+                let polled = socket.poll(now, &mut |inbound| taker.take(inbound));
                 match polled {
                     Ok(0) => break,
                     Ok(count) => work += count,
@@ -33,7 +40,7 @@ impl Runtime {
                         // Only the kernel can take epoll away. Without a way in nobody is served.
                         tracing::error!(error = %dead, "the socket failed");
                         self.fatal = Some(Fatal::Socket(dead.to_string()));
-                        core.handle(now, Event::Shutdown(ShutdownMode::Handover), out);
+                        taker.hand(Event::Shutdown(ShutdownMode::Handover));
                         break;
                     }
                 }
@@ -45,14 +52,19 @@ impl Runtime {
             }
         }
         if let Some(aeron) = &mut self.aeron {
-            let (core, answers) = (&mut self.core, &mut self.answers);
             let mut received = Counters::default();
+            let mut taker = Taker {
+                now,
+                way: WayIn::Aeron,
+                core: &mut self.core,
+                counters: &mut received,
+                answers: &mut self.answers,
+                attachments: &mut self.attachments,
+                out,
+            };
             let mut rounds = 0;
             loop {
-                let count = aeron.poll(now, &mut self.counters, &mut |inbound| {
-                    let counters = &mut received;
-                    take(now, inbound, WayIn::Aeron, core, counters, answers, out);
-                });
+                let count = aeron.poll(now, &mut self.counters, &mut |inbound| taker.take(inbound));
                 work += count;
                 rounds += 1;
                 if count == 0 {
@@ -148,73 +160,82 @@ impl Runtime {
     }
 }
 
-/// Turns what a port hands over into an event.
-fn take(
+/// Turns what a port hands over into events.
+struct Taker<'a> {
     now: MonoNanos,
-    inbound: Inbound<'_>,
     way: WayIn,
-    core: &mut Driver,
-    counters: &mut Counters,
-    answers: &mut Answers,
-    out: &mut Vec<Action>,
-) {
-    let event = match inbound {
-        Inbound::Opened {
-            connection,
-            attachment: _,
-            pid,
-            uid,
-        } => {
-            tracing::debug!(connection = connection.0, pid, uid, "connected");
-            Event::ConnectionOpened {
+    core: &'a mut Driver,
+    counters: &'a mut Counters,
+    answers: &'a mut Answers,
+    attachments: &'a mut Attachments,
+    out: &'a mut Vec<Action>,
+}
+
+impl Taker<'_> {
+    fn hand(&mut self, event: Event<'_>) {
+        self.core.handle(self.now, event, self.out);
+    }
+
+    fn take(&mut self, inbound: Inbound<'_>) {
+        let event = match inbound {
+            Inbound::Opened {
                 connection,
-                access: Access::everything(),
+                attachment,
                 pid,
                 uid,
+            } => {
+                tracing::debug!(connection = connection.0, attachment, pid, uid, "connected");
+                Event::ConnectionOpened {
+                    connection,
+                    access: self.attachments.connected(attachment, connection),
+                    pid,
+                    uid,
+                }
             }
-        }
-        Inbound::Refused {
-            attachment: _,
-            uid,
-            text,
-        } => {
-            tracing::debug!(uid, text, "a connection was refused");
-            return;
-        }
-        Inbound::Message {
-            origin,
-            stream,
-            bytes,
-        } => {
-            Counters::bump(&mut counters.received, way);
-            Event::Message {
+            Inbound::Refused {
+                attachment,
+                uid,
+                text,
+            } => {
+                tracing::debug!(attachment, uid, text, "a connection was refused");
+                return;
+            }
+            Inbound::Message {
                 origin,
                 stream,
                 bytes,
+            } => {
+                Counters::bump(&mut self.counters.received, self.way);
+                Event::Message {
+                    origin,
+                    stream,
+                    bytes,
+                }
             }
-        }
-        Inbound::Closing {
-            connection,
-            why,
-            text,
-        } => {
-            tracing::warn!(
-                connection = connection.0,
-                reason = why.label(),
-                text,
-                "a connection is cut off"
-            );
-            Event::ConnectionClosing {
+            Inbound::Closing {
                 connection,
-                text: text.to_owned(),
+                why,
+                text,
+            } => {
+                tracing::warn!(
+                    connection = connection.0,
+                    reason = why.label(),
+                    text,
+                    "a connection is cut off"
+                );
+                Event::ConnectionClosing {
+                    connection,
+                    text: text.to_owned(),
+                }
             }
-        }
-        Inbound::Closed { connection, why } => {
-            closed(connection, why, answers);
-            Event::ConnectionClosed { connection }
-        }
-    };
-    core.handle(now, event, out);
+            Inbound::Closed { connection, why } => {
+                closed(connection, why, self.answers);
+                self.attachments.disconnected(connection);
+                Event::ConnectionClosed { connection }
+            }
+        };
+        self.hand(event);
+    }
 }
 
 fn closed(connection: ConnectionId, why: CloseReason, answers: &mut Answers) {

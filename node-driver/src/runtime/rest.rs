@@ -11,6 +11,8 @@ use tensorpool_driver_core::Action;
 use tensorpool_transport::socket::SocketServer;
 use tensorpool_wire::Message;
 
+use crate::control::Commands;
+
 // spec: X-2-63
 const BESIDE_A_RELAY_NS: u64 = 100_000;
 /// While somebody waits for something.
@@ -128,18 +130,22 @@ pub(super) const fn is_awaited(action: &Action) -> bool {
     }
 }
 
-/// Sleeps until the socket is readable, if there is one to wake for, or the time is over.
-pub(super) fn sleep(socket: Option<&SocketServer>, nanos: u64) {
+/// Sleeps until somebody asks, until the socket is readable, if there is one to wake for, or until the
+/// time is over.
+pub(super) fn sleep(commands: &Commands, socket: Option<&SocketServer>, nanos: u64) {
     let timeout = Timespec {
         tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(0),
         tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
     };
+    let asked = commands.as_fd();
+    let asked = PollFd::new(&asked, PollFlags::IN);
     let woken = match socket {
         Some(socket) => {
             let fd = socket.as_fd();
-            poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout))
+            let arrived = PollFd::new(&fd, PollFlags::IN);
+            poll(&mut [asked, arrived], Some(&timeout))
         }
-        None => poll(&mut [], Some(&timeout)),
+        None => poll(&mut [asked], Some(&timeout)),
     };
     // EINTR: a signal, which the next cycle sees. Nothing else can fail with these arguments.
     debug_assert!(matches!(woken, Ok(_) | Err(rustix::io::Errno::INTR)));

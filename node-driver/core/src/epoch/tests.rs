@@ -6,6 +6,7 @@ fn found(epoch: u64, activity: u64, owner: Owner) -> ExistingEpoch {
     ExistingEpoch {
         stream: S,
         epoch: Epoch(epoch),
+        base: BaseId::default(),
         bytes: 4_096,
         activity: MonoNanos(activity),
         owner,
@@ -113,7 +114,7 @@ fn a_directory_that_is_being_made_or_removed_is_left_alone() {
             epoch: Epoch(2),
         },
     );
-    epochs.begin(second, 1, MonoNanos(0));
+    epochs.begin(second, BaseId::default(), 1, Arc::default(), MonoNanos(0));
     epochs.get_mut(first).unwrap().state = RecordState::Removing { op: OpId(1) };
     let choice = epochs.choose(MonoNanos(10_000), S, &keep(None, 0, &[]));
     assert_eq!(choice, Choice::default());

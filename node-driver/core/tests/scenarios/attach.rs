@@ -52,8 +52,8 @@ fn an_accepted_attach_is_answered_with_lease_epoch_layout_and_every_region() {
 // spec: D-4.2-18
 fn uris_of_hugepages_say_so() {
     let mut rig = Rig::with(|spec| {
-        spec.identity.hugepages = true;
-        spec.identity.page_size_bytes = 2 << 20;
+        spec.identity.bases[0].hugepages = true;
+        spec.identity.bases[0].page_size_bytes = 2 << 20;
     });
     let answer = rig.attach(aeron(1), consume(7));
     assert!(
@@ -394,7 +394,7 @@ fn row_10_hugepages_that_are_not_there_are_rejected() {
 #[test]
 // spec: D-4.3-3
 fn row_11_standard_pages_on_a_hugepage_driver_are_rejected() {
-    let mut rig = Rig::with(|spec| spec.identity.hugepages = true);
+    let mut rig = Rig::with(|spec| spec.identity.bases[0].hugepages = true);
     assert_eq!(
         rig.refused(aeron(1), with_pages(HugepagesPolicy::Standard)),
         (

@@ -1,7 +1,7 @@
 //! Which epochs go, when, and what happens where memory is short.
 
 use tensorpool_driver_core::config::Gc;
-use tensorpool_driver_core::{Action, Event, ExistingEpoch, Owner, Restored, StreamPhase};
+use tensorpool_driver_core::{Action, BaseId, Event, ExistingEpoch, Owner, Restored, StreamPhase};
 use tensorpool_wire::{Epoch, MonoNanos, StreamId};
 
 use crate::assert_transcript;
@@ -11,6 +11,7 @@ use crate::rig::*;
 // spec: D-10-2, D-14-1, X-2-27
 fn a_restarted_driver_makes_higher_epochs_and_collects_its_predecessors_directories() {
     let old = ExistingEpoch {
+        base: BaseId::default(),
         stream: CAMERA,
         epoch: Epoch(START * 7),
         bytes: 4_096,
@@ -46,6 +47,7 @@ fn a_restarted_driver_makes_higher_epochs_and_collects_its_predecessors_director
 // spec: D-17-1
 fn collection_at_startup_is_an_option_and_clears_streams_that_are_served_no_more() {
     let gone = ExistingEpoch {
+        base: BaseId::default(),
         stream: StreamId(1),
         epoch: Epoch(3),
         bytes: 4_096,
@@ -203,6 +205,7 @@ fn directories_found_later_are_collected_like_those_found_at_start() {
     let mut rig = Rig::new();
     rig.lease(aeron(1), produce(7));
     let orphan = ExistingEpoch {
+        base: BaseId::default(),
         stream: StreamId(3),
         epoch: Epoch(5),
         bytes: 1,

@@ -117,7 +117,7 @@ fn paths_can_stand_in_a_uri() {
         "//a",
     ] {
         assert!(
-            error(|s| s.identity.base_dir = bad.into()).contains("base directory"),
+            error(|s| s.identity.bases[0].directory = bad.into()).contains("base directory"),
             "{bad}"
         );
     }
@@ -149,6 +149,6 @@ fn values_that_make_no_sense_are_named() {
     assert!(error(|s| s.gc.keep = 0).contains("epoch_gc_keep"));
     assert_eq!(error(|s| s.limits.leases = 0), "`leases` must not be 0");
     assert!(error(|s| s.limits.node_ids = 1_024).contains("1023"));
-    assert!(error(|s| s.identity.page_size_bytes = 0).contains("power of two"));
+    assert!(error(|s| s.identity.bases[0].page_size_bytes = 0).contains("power of two"));
     assert!(error(|s| s.identity.control_stream_id = 0).contains("DI-5.2-3"));
 }

@@ -1,7 +1,7 @@
 //! When epochs are raised, and in which order the world hears of it.
 
 use tensorpool_driver_core::config::Profile;
-use tensorpool_driver_core::{Action, Event, RegionsError, StreamPhase};
+use tensorpool_driver_core::{Action, Damage, Event, RegionsError, StreamPhase};
 use tensorpool_wire::{Epoch, Message, StreamId};
 
 use crate::assert_transcript;
@@ -224,6 +224,7 @@ fn a_poisoned_region_revokes_the_producer_and_raises_the_epoch() {
     let poisoned = Event::RegionPoisoned {
         stream: CAMERA,
         epoch: held.epoch,
+        damage: Damage::LostPages,
     };
     let actions = rig.event(poisoned.clone());
     assert_transcript!(
@@ -246,6 +247,7 @@ fn a_poisoned_region_revokes_the_producer_and_raises_the_epoch() {
     let actions = rig.event(Event::RegionPoisoned {
         stream: CAMERA,
         epoch: now,
+        damage: Damage::LostPages,
     });
     assert_transcript!(
         rig,

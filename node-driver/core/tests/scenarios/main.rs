@@ -2,6 +2,7 @@
 
 mod attach;
 mod bounds;
+mod cluster;
 mod collection;
 mod config;
 mod consumers;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tensorpool_driver_core::config::{
-    Access, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec, PoolSpec,
+    Access, Base, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec, PoolSpec,
     Profile, StreamSpec, Timing,
 };
 use tensorpool_driver_core::{
@@ -67,16 +67,19 @@ pub(crate) fn spec() -> ConfigSpec {
         stream_id,
         profile: "small".to_owned(),
         tags: vec![],
-        data_source_id: None,
+        ..StreamSpec::default()
     };
     ConfigSpec {
         identity: Identity {
             instance_id: "driver-01".to_owned(),
-            base_dir: "/dev/shm".to_owned(),
+            bases: vec![Base {
+                name: String::new(),
+                directory: "/dev/shm".to_owned(),
+                hugepages: false,
+                page_size_bytes: 4_096,
+            }],
             user: "ada".to_owned(),
             namespace: "default".to_owned(),
-            hugepages: false,
-            page_size_bytes: 4_096,
             control_channel: "aeron:ipc".to_owned(),
             control_stream_id: 1_000,
             other_stream_ids: vec![1_001, 1_100, 1_200, 1_300, 7_000],
@@ -95,6 +98,7 @@ pub(crate) fn spec() -> ConfigSpec {
             control_stream_id_range: None,
             streams: vec![stream("camera", CAMERA), stream("lidar", LIDAR)],
             consumers: ConsumerRules::default(),
+            ..PolicySpec::default()
         },
     }
 }

@@ -46,6 +46,9 @@ pub(crate) struct Faults {
     pub(crate) clock_back: u64,
     pub(crate) poison: u64,
     pub(crate) relayout: u64,
+    /// Only in a cluster.
+    pub(crate) policy: u64,
+    pub(crate) access: u64,
     pub(crate) cut_off: u64,
     pub(crate) garbage: u64,
     /// Of actions.
@@ -75,6 +78,8 @@ impl Faults {
             clock_back: 0,
             poison: 0,
             relayout: 0,
+            policy: 0,
+            access: 0,
             cut_off: 0,
             garbage: 0,
             crash_at_action: 0,
@@ -102,6 +107,8 @@ impl Faults {
             clock_back: maybe(random, 300),
             poison: maybe(random, 300),
             relayout: maybe(random, 500),
+            policy: 0,
+            access: 0,
             cut_off: maybe(random, 300),
             garbage: maybe(random, 50),
             crash_at_action: maybe(random, 300),
@@ -110,6 +117,16 @@ impl Faults {
             fail_remove: maybe(random, 5),
             slow_work: maybe(random, 4),
             epochs_of_memory: maybe(random, 3),
+        }
+    }
+
+    /// The same, in a cluster: memory is bounded by class and quota there.
+    pub(crate) const fn of_a_cluster(random: &mut Random) -> Self {
+        Self {
+            policy: 50,
+            access: 60,
+            epochs_of_memory: 0,
+            ..Self::mixed(random)
         }
     }
 }

@@ -78,6 +78,24 @@ fn sim_clients_recover_from_every_mix_of_faults() {
 }
 
 #[test]
+// spec: D-4.9-12, D-5-1, D-6-1, GC-2
+fn sim_in_a_cluster_quotas_hold_and_what_nobody_touches_lives_on() {
+    let seeds = seeds();
+    let mut faults = 0;
+    for seed in &seeds {
+        run("cluster", *seed, |world| {
+            world.be_a_cluster();
+            world.live_through(Faults::of_a_cluster(&mut Random::new(*seed)), 25);
+            world.live_in_peace(20);
+            faults += world.faults_injected();
+        });
+    }
+    assert!(faults > 10 * seeds.len() as u64, "faults were injected");
+    println!("count: simulation seeds = {}", seeds.len());
+    println!("count: simulated faults = {faults}");
+}
+
+#[test]
 fn sim_a_peaceful_world_has_no_refusals_and_no_lost_leases() {
     let seeds: Vec<u64> = seeds().into_iter().take(20).collect();
     for seed in &seeds {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tensorpool_driver_core::{Action, EpochKey};
+use tensorpool_driver_core::{Action, EpochKey, Note};
 use tensorpool_wire::{
     Epoch, LeaseId, LogicalStream, Message, ResponseCode, Role, ShmAttachResponse, StreamId,
 };
@@ -29,8 +29,20 @@ pub(crate) struct Oracle {
     /// Which stream each epoch belongs to.
     owners: BTreeMap<Epoch, StreamId>,
     incarnation: u64,
+    /// Who may lose a lease by what the driver is being told.
+    touch: Touch,
     pub(crate) leases_lost: u64,
     pub(crate) internal_errors: u64,
+}
+
+/// Whose leases an event may end.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Touch {
+    #[default]
+    Anything,
+    Nobody,
+    Stream(StreamId),
+    Leases(BTreeSet<LeaseId>),
 }
 
 /// What lies on the disk, for the oracle.
@@ -69,6 +81,9 @@ impl Oracle {
                     Some(&key.epoch),
                     "{key:?} is removed while it is current"
                 );
+            }
+            Action::Note(Note::StreamGone { stream }) => {
+                self.current.remove(stream);
             }
             Action::PersistEpoch { key, .. } => {
                 let owner = self.owners.insert(key.epoch, key.stream);
@@ -124,6 +139,13 @@ impl Oracle {
                     assert!(!self.live.contains_key(&revoked.lease_id));
                     return;
                 }
+                let touched = match &self.touch {
+                    Touch::Anything => true,
+                    Touch::Nobody => false,
+                    Touch::Stream(stream) => *stream == revoked.stream_id,
+                    Touch::Leases(leases) => leases.contains(&revoked.lease_id),
+                };
+                assert!(touched, "{revoked:?} is not affected by {:?}", self.touch);
                 let lease = self.live.remove(&revoked.lease_id);
                 // spec: D-4.9-14
                 assert!(
@@ -194,6 +216,18 @@ impl Oracle {
             disk.journal >= Some(key.epoch),
             "{key:?} is told of before the journal has it"
         );
+    }
+
+    pub(crate) fn may_touch(&mut self, touch: Touch) {
+        self.touch = touch;
+    }
+
+    /// Producers and consumers with a lease.
+    pub(crate) fn live_by_role(&self) -> (u64, u64) {
+        let producers = self.live.values().filter(|lease| lease.producer).count();
+        let consumers = self.live.len() - producers;
+        let count = |n: usize| u64::try_from(n).expect("few leases");
+        (count(producers), count(consumers))
     }
 
     pub(crate) fn live_leases(&self) -> usize {

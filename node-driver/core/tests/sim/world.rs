@@ -1,6 +1,7 @@
 //! Time, disk, ways and processes around one driver.
 
 mod clients;
+mod cluster;
 mod disk;
 mod driver;
 mod judge;
@@ -11,12 +12,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tensorpool_client::lease::{LeaseAction, LeaseEvent, LeaseRole};
 use tensorpool_driver_core::config::{
-    Access, ConfigSpec, ConsumerRules, Gc, Identity, Limits, PolicySpec, PoolSpec, Profile,
+    Access, Base, ConfigSpec, ConsumerRules, Gc, Identity, Limits, PolicySpec, PoolSpec, Profile,
     StreamSpec, Timing,
 };
 use tensorpool_driver_core::{
-    Action, Driver, EpochKey, Event, ExistingEpoch, Note, OpId, Owner, RegionSet, RegionsError,
-    Restored, ShutdownMode, To,
+    Action, BaseId, Damage, Driver, EpochKey, Event, ExistingEpoch, Note, OpId, Owner, RegionSet,
+    RegionsError, Restored, ShutdownMode, To,
 };
 use tensorpool_wire::{
     ConnectionId, Epoch, LogicalStream, Message, MonoNanos, Origin, PoolId, Role, StreamId,
@@ -26,6 +27,7 @@ use crate::Transcript;
 use crate::faults::{Faults, Random};
 use crate::oracle::{Disk, Oracle};
 use crate::process::{Incoming, Process, Using, Way};
+use cluster::Cluster;
 
 pub(crate) const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -73,6 +75,8 @@ pub(crate) struct World {
     files: VecDeque<(u64, Work)>,
     journaling: VecDeque<(u64, Work)>,
     results: VecDeque<Event<'static>>,
+    /// Removals that failed, of which the driver has not heard yet.
+    unheard: Vec<EpochKey>,
     journal: Option<Epoch>,
     disk: BTreeMap<EpochKey, Directory>,
     capacity: u64,
@@ -82,6 +86,8 @@ pub(crate) struct World {
     oracle: Oracle,
     transcript: Transcript,
     actions: u64,
+    /// What a cluster adds; stand-alone nothing.
+    cluster: Option<Cluster>,
     crash_after: Option<u64>,
     crashes: u64,
     injected: u64,
@@ -93,16 +99,19 @@ fn config(wide: bool, first_lease_id: u64) -> ConfigSpec {
         stream_id,
         profile: "small".to_owned(),
         tags: vec![],
-        data_source_id: None,
+        ..StreamSpec::default()
     };
     ConfigSpec {
         identity: Identity {
             instance_id: "sim".to_owned(),
-            base_dir: "/dev/shm".to_owned(),
+            bases: vec![Base {
+                name: String::new(),
+                directory: "/dev/shm".to_owned(),
+                hugepages: false,
+                page_size_bytes: 4_096,
+            }],
             user: "sim".to_owned(),
             namespace: "default".to_owned(),
-            hugepages: false,
-            page_size_bytes: 4_096,
             control_channel: "aeron:ipc".to_owned(),
             control_stream_id: 1_000,
             other_stream_ids: vec![],
@@ -133,6 +142,7 @@ fn config(wide: bool, first_lease_id: u64) -> ConfigSpec {
             control_stream_id_range: None,
             streams: vec![stream("camera", CAMERA), stream("lidar", LIDAR)],
             consumers: ConsumerRules::default(),
+            ..PolicySpec::default()
         },
     }
 }
@@ -170,6 +180,7 @@ impl World {
             files: VecDeque::new(),
             journaling: VecDeque::new(),
             results: VecDeque::new(),
+            unheard: Vec::new(),
             journal: None,
             disk: BTreeMap::new(),
             capacity: u64::MAX,
@@ -179,10 +190,25 @@ impl World {
             oracle: Oracle::default(),
             transcript,
             actions: 0,
+            cluster: None,
             crash_after: None,
             crashes: 0,
             injected: 0,
         }
+    }
+
+    /// Two bases, classes, a quota, and an access for each socket.
+    pub(crate) fn be_a_cluster(&mut self) {
+        self.cluster = Some(Cluster::new());
+    }
+
+    /// The configuration of the next driver.
+    fn config(&self, first_lease_id: u64) -> ConfigSpec {
+        let mut spec = config(self.wide, first_lease_id);
+        if let Some(cluster) = &self.cluster {
+            cluster.dress(&mut spec);
+        }
+        spec
     }
 
     pub(crate) const fn actions(&self) -> u64 {
@@ -238,6 +264,7 @@ impl World {
             process.dead_until = process.dead_until.map(|_| 0);
         }
         self.stalled_until = 0;
+        self.restore_cluster();
         let end = self.now + seconds * SECOND;
         while self.now < end {
             self.step();
@@ -296,6 +323,7 @@ impl World {
             self.run_process(index);
         }
         self.judge_writers();
+        self.judge_quota();
     }
 }
 

@@ -58,6 +58,7 @@ impl World {
             Work::Remove(op, key) => {
                 if self.random.once_in(self.faults.fail_remove) {
                     self.injected += 1;
+                    self.unheard.push(key);
                     let error = "busy".to_owned();
                     return Event::EpochRemoveFailed { op, error };
                 }

@@ -17,7 +17,7 @@ impl World {
             match event {
                 Inbound::Opened(id) => self.tell(Event::ConnectionOpened {
                     connection: ConnectionId(id),
-                    access: Access::everything(),
+                    access: self.access_of(id),
                     pid: 1,
                     uid: 1,
                 }),
@@ -38,6 +38,7 @@ impl World {
         while let Some(event) = self.results.pop_front() {
             self.tell(event);
         }
+        self.unheard.clear();
         self.tell(Event::Tick);
         if self.now.is_multiple_of(SECOND)
             && let Some(driver) = &self.driver
@@ -58,6 +59,10 @@ impl World {
             .disk
             .iter()
             .map(|(key, directory)| ExistingEpoch {
+                base: match self.cluster {
+                    Some(_) => cluster::home_of(key.stream),
+                    None => BaseId::default(),
+                },
                 stream: key.stream,
                 epoch: key.epoch,
                 bytes: directory.bytes,
@@ -69,7 +74,8 @@ impl World {
             last_epoch: self.journal,
             existing,
         };
-        let config = config(self.wide, self.random.next());
+        let first_lease = self.random.next();
+        let config = self.config(first_lease);
         let config = config
             .validate()
             .expect("the simulated configuration is valid");
@@ -145,8 +151,16 @@ impl World {
                 self.deliver(&to, &message);
             }
             Action::PersistEpoch { op, key } => self.enqueue(Work::Persist(op, key)),
-            Action::CreateRegions { op, regions } => self.enqueue(Work::Create(op, regions)),
-            Action::RemoveEpoch { op, key, why, .. } => {
+            Action::CreateRegions { op, regions } => {
+                self.judge_bytes(&regions);
+                self.enqueue(Work::Create(op, regions));
+            }
+            Action::RemoveEpoch {
+                op, key, base, why, ..
+            } => {
+                if self.cluster.is_some() {
+                    assert_eq!(base, cluster::home_of(key.stream), "{key:?}");
+                }
                 self.say(&format!("  remove {key:?} {}", why.label()));
                 self.enqueue(Work::Remove(op, key));
             }
@@ -216,6 +230,7 @@ impl World {
         self.files.clear();
         self.journaling.clear();
         self.results.clear();
+        self.unheard.clear();
         for index in 0..self.processes.len() {
             if let Way::Socket {
                 connection: Some(id),

@@ -29,8 +29,12 @@ impl World {
         } else if self.random.once_in(faults.relayout) && self.driver.is_some() {
             self.say("layout changes");
             self.wide = !self.wide;
-            let policy = config(self.wide, 1).policy.validate(&[]).expect("valid");
+            let policy = self.config(1).policy.validate(&[]).expect("valid");
             self.tell(Event::PolicyChanged(Box::new(policy)));
+        } else if self.random.once_in(faults.policy) && self.driver.is_some() {
+            self.change_policy();
+        } else if self.random.once_in(faults.access) && self.driver.is_some() {
+            self.change_access(index);
         } else if self.random.once_in(faults.poison) {
             self.poison(self.processes[index].stream);
         } else if self.random.once_in(faults.cut_off) {
@@ -54,7 +58,11 @@ impl World {
             let key = EpochKey { stream, epoch };
             self.say(&format!("{key:?} is poisoned"));
             self.oracle.poisoned(key);
-            self.tell(Event::RegionPoisoned { stream, epoch });
+            self.tell(Event::RegionPoisoned {
+                stream,
+                epoch,
+                damage: Damage::LostPages,
+            });
         }
     }
 
