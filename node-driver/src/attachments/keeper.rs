@@ -1,0 +1,406 @@
+//! Publishing, from the question of the `csi` container to the answer, and what changes afterwards.
+//!
+//! For a new volume, in this order: what it asks for, the `CSIDriver` object, RBAC, the policy; then its
+//! record, view and socket. A volume that is mounted already is not asked anything.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tensorpool_crds::Transport;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::Instant;
+
+use super::attributes::{self, Asked, VolumeTransport};
+use super::csidriver::{CsiDriverError, CsiDriverObject};
+use super::protocol::{Answer, Code, Publish, Question, Refusal};
+use super::record::Record;
+use super::refusal::PublishError;
+use super::table::Table;
+use super::volume::VolumeId;
+use crate::cluster::access::{Question as Permission, Reviewer, Verdict};
+use crate::cluster::{ClusterPolicy, ClusterStream, CsiState, PolicyView, Surroundings};
+use crate::control::AttachmentId;
+use crate::files::in_words;
+
+/// A live attachment is asked about again within this time.
+pub(super) const REVIEWED_WITHIN: Duration = Duration::from_secs(300);
+/// Attachments that were published together are asked about over this time.
+const SPREAD: Duration = Duration::from_secs(60);
+/// Time until a question is asked again that got no answer.
+const REVIEW_AGAIN: Duration = Duration::from_secs(30);
+
+/// Decides about volumes and keeps what was decided. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Keeper {
+    pub(super) table: Arc<Mutex<Table>>,
+    pub(super) node: String,
+    pub(super) reviewer: Reviewer,
+    pub(super) csi_driver: CsiDriverObject,
+    pub(super) surroundings: Arc<watch::Sender<Surroundings>>,
+    pub(super) policy: PolicyView,
+    /// When live attachments are to be asked about again.
+    pub(super) due: Arc<Mutex<BTreeMap<VolumeId, Instant>>>,
+    pub(super) sooner: Arc<Notify>,
+}
+
+impl Keeper {
+    /// Answers the `csi` container.
+    pub(super) async fn answer(&self, question: Question) -> Answer {
+        let result = match question {
+            Question::Probe { registered } => {
+                self.heard_of_kubelet(registered);
+                Ok(Answer::Ready {
+                    node: self.node.clone(),
+                })
+            }
+            Question::Publish(wanted) => self.publish(wanted).await,
+            Question::Unpublish { volume } => self.unpublish(volume).await,
+            Question::List => Ok(Answer::Volumes {
+                volumes: self.table.lock().await.list(),
+            }),
+        };
+        result.unwrap_or_else(Answer::Refused)
+    }
+
+    async fn publish(&self, wanted: Publish) -> Result<Answer, Refusal> {
+        let volume = wanted.volume.clone();
+        match self.publish_or_say_why(wanted).await {
+            Ok(base) => Ok(Answer::Prepared { base }),
+            Err(error) => {
+                let refusal = error.refusal();
+                tracing::info!(volume, code = refusal.code.name(), error = %refusal, "a volume is not published");
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn publish_or_say_why(&self, wanted: Publish) -> Result<String, PublishError> {
+        let volume = VolumeId::new(wanted.volume.as_str())?;
+        if wanted.already_mounted {
+            return self.take_up(volume, wanted).await;
+        }
+        let asked = attributes::read(&wanted.attributes, wanted.read_only)?;
+        self.validate_csi_driver().await?;
+        match self.reviewer.review(&permission(&asked)).await {
+            Ok(Verdict::Allowed) => {}
+            Ok(Verdict::Denied(denial)) => return Err(PublishError::Denied(denial)),
+            Err(error) => return Err(PublishError::Review(error)),
+        }
+        let policy = self.policy.current();
+        let policy = policy.ok_or_else(|| PublishError::NoPolicy {
+            node: self.node.clone(),
+        })?;
+        let stream = self.stream(&policy, &asked)?;
+        let mut table = self.table.lock().await;
+        if !table.stores.contains_key(stream.page_size.name()) {
+            return Err(PublishError::NoBase {
+                node: self.node.clone(),
+                stream: asked.stream,
+                page_size: stream.page_size.name(),
+            });
+        }
+        if let Some(held) = table.get(&volume) {
+            // The answer was lost, or the mount failed: kubelet asks again.
+            let same = Record {
+                stream_id: held.stream_id,
+                attachment: held.attachment,
+                allowed: held.allowed,
+                base: held.base.clone(),
+                ..record(&wanted, asked.clone(), 0, stream)
+            };
+            if *held != same {
+                let volume = wanted.volume;
+                return Err(PublishError::Different { volume });
+            }
+            // It is made anew: whatever was left half done of it is undone.
+            let released = table.release(&volume).await;
+            released.map_err(|error| PublishError::Left {
+                volume: wanted.volume.clone(),
+                left: in_words(&error),
+            })?;
+        }
+        let number = table.free_number()?;
+        let record = record(&wanted, asked, number, stream);
+        let base = record.base.clone();
+        tracing::info!(%volume, stream = %record.stream, pod = record.pod.name, namespace = record.pod.namespace, access = record.access.verb().as_str(), "publishing a volume");
+        table.add(record).await?;
+        self.tell(&table);
+        drop(table);
+        self.review_later(&volume).await;
+        Ok(base)
+    }
+
+    /// A volume that is mounted stays so. If its record was lost it is recorded again, and sees nothing
+    /// until it was asked about.
+    async fn take_up(&self, volume: VolumeId, wanted: Publish) -> Result<String, PublishError> {
+        let mut table = self.table.lock().await;
+        if let Some(held) = table.get(&volume) {
+            return Ok(held.base.clone());
+        }
+        let asked = attributes::read(&wanted.attributes, wanted.read_only)?;
+        let policy = self.policy.current();
+        let policy = policy.ok_or_else(|| PublishError::NoPolicy {
+            node: self.node.clone(),
+        })?;
+        let stream = self.carried(&policy, &asked)?;
+        let number = table.free_number()?;
+        let record = Record {
+            allowed: false,
+            ..record(&wanted, asked, number, stream)
+        };
+        let base = record.base.clone();
+        tracing::warn!(%volume, stream = %record.stream, "a mounted volume had no record: it is recorded, and asked about");
+        table.add(record).await?;
+        self.tell(&table);
+        drop(table);
+        self.review_at(&volume, Instant::now()).await;
+        Ok(base)
+    }
+
+    async fn unpublish(&self, volume: String) -> Result<Answer, Refusal> {
+        let volume =
+            VolumeId::new(volume).map_err(|error| Refusal::new(Code::InvalidArgument, error))?;
+        let mut table = self.table.lock().await;
+        let released = table.release(&volume).await;
+        self.tell(&table);
+        drop(table);
+        released.map_err(|error| {
+            let text = format!(
+                "node {} cannot let go of volume {volume}; kubelet tries again by itself: {}",
+                self.node,
+                in_words(&error)
+            );
+            Refusal::new(Code::Internal, text)
+        })?;
+        self.due.lock().await.remove(&volume);
+        Ok(Answer::Released)
+    }
+
+    /// Tells the node's status whose the attachments are.
+    pub(super) fn tell(&self, table: &Table) {
+        let pods = table.records();
+        let pods = pods.map(|(_, it)| (AttachmentId(it.attachment), it.pod.name.clone()));
+        let pods: BTreeMap<AttachmentId, String> = pods.collect();
+        self.surroundings.send_if_modified(|told| {
+            let changed = told.pods != pods;
+            told.pods = pods;
+            changed
+        });
+    }
+
+    /// The `csi` container says whether kubelet has registered it.
+    fn heard_of_kubelet(&self, registered: bool) {
+        self.tell_csi(|told| match (told, registered) {
+            // What is wrong with the object stays so until the object was seen again.
+            (Some(CsiState::DriverMissing | CsiState::DriverInsecure(_)), true) => None,
+            (_, true) => Some(CsiState::Registered),
+            (_, false) => Some(CsiState::NotRegistered),
+        });
+    }
+
+    async fn validate_csi_driver(&self) -> Result<(), CsiDriverError> {
+        let result = self.csi_driver.validate().await;
+        let fault = result.as_ref().err().map(CsiDriverError::state);
+        self.tell_csi(|told| match (fault, told) {
+            (Some(fault), _) => fault,
+            (None, Some(CsiState::DriverMissing | CsiState::DriverInsecure(_))) => {
+                Some(CsiState::Registered)
+            }
+            (None, Some(CsiState::Registered | CsiState::NotRegistered) | None) => None,
+        });
+        result
+    }
+
+    /// Looks at the `CSIDriver` object now and then, for the node's status.
+    pub(super) async fn look_at_csi_driver(&self) {
+        self.tell_csi(|_| Some(CsiState::NotRegistered));
+        loop {
+            if let Err(error) = self.validate_csi_driver().await {
+                tracing::warn!(error = in_words(&error), "volumes cannot be published");
+            }
+            tokio::time::sleep(REVIEWED_WITHIN).await;
+        }
+    }
+
+    fn tell_csi(&self, change: impl FnOnce(Option<&CsiState>) -> Option<CsiState>) {
+        self.surroundings.send_if_modified(|told| {
+            let changed = change(told.csi.as_ref()).filter(|csi| told.csi.as_ref() != Some(csi));
+            let is_changed = changed.is_some();
+            told.csi = changed.or_else(|| told.csi.take());
+            is_changed
+        });
+    }
+
+    /// The stream, if a new volume of it may be published.
+    fn stream<'a>(
+        &self,
+        policy: &'a ClusterPolicy,
+        asked: &Asked,
+    ) -> Result<&'a ClusterStream, PublishError> {
+        let stream = self.carried(policy, asked)?;
+        if policy.cordoned {
+            return Err(PublishError::Cordoned {
+                node: self.node.clone(),
+            });
+        }
+        match asked.transport {
+            VolumeTransport::Socket => Ok(stream),
+            VolumeTransport::Aeron if stream.transports.contains(&Transport::Aeron) => {
+                Err(PublishError::Aeron)
+            }
+            VolumeTransport::Aeron => Err(PublishError::ClassWithoutAeron {
+                class: stream.class.clone(),
+                stream: asked.stream.clone(),
+            }),
+        }
+    }
+
+    fn carried<'a>(
+        &self,
+        policy: &'a ClusterPolicy,
+        asked: &Asked,
+    ) -> Result<&'a ClusterStream, PublishError> {
+        let (namespace, name) = (&asked.stream.namespace, &asked.stream.name);
+        if let Some(stream) = policy.stream(namespace, name) {
+            return Ok(stream);
+        }
+        let (node, stream) = (self.node.clone(), asked.stream.clone());
+        Err(match policy.refusal(namespace, name) {
+            Some(refused) => PublishError::Flawed {
+                node,
+                stream,
+                flaw: Box::new(refused.flaw.clone()),
+            },
+            None => PublishError::NoStream { node, stream },
+        })
+    }
+
+    /// Gives every attachment the stream that its name has in the policy now.
+    pub(super) async fn follow_policy(&self) {
+        let Some(policy) = self.policy.current() else {
+            return;
+        };
+        let mut table = self.table.lock().await;
+        let changes: Vec<(VolumeId, bool, Option<u32>, String)> = table
+            .records()
+            .filter_map(|(volume, record)| {
+                let stream = policy.stream(&record.stream.namespace, &record.stream.name);
+                // Files of another page size lie in another base, where the view cannot show them.
+                let stream = stream.filter(|stream| stream.page_size.name() == record.base);
+                let now = stream.map(|stream| stream.stream_id.get());
+                let text = format!(
+                    "node {} does not carry TensorStream {} any more",
+                    self.node, record.stream
+                );
+                (now != record.stream_id).then(|| (volume.clone(), record.allowed, now, text))
+            })
+            .collect();
+        for (volume, allowed, stream_id, text) in changes {
+            if let Err(error) = table.change(&volume, allowed, stream_id, text).await {
+                tracing::error!(%volume, error = in_words(&error), "a volume does not follow the policy yet");
+                self.review_at(&volume, Instant::now() + REVIEW_AGAIN).await;
+            }
+        }
+    }
+
+    /// Asks about the live attachments whose time has come, and returns when the next one's comes.
+    pub(super) async fn review_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let due: Vec<VolumeId> = {
+            let due = self.due.lock().await;
+            let passed = due.iter().filter(|(_, at)| **at <= now);
+            passed.map(|(volume, _)| volume.clone()).collect()
+        };
+        for volume in due {
+            self.review(&volume).await;
+        }
+        self.due.lock().await.values().min().copied()
+    }
+
+    async fn review(&self, volume: &VolumeId) {
+        let record = self.table.lock().await.get(volume).cloned();
+        let Some(record) = record else {
+            self.due.lock().await.remove(volume);
+            return;
+        };
+        let permission = Permission {
+            pod_namespace: record.pod.namespace.clone(),
+            service_account: record.pod.service_account.clone(),
+            verb: record.access.verb(),
+            stream_namespace: record.stream.namespace.clone(),
+            stream: record.stream.name.clone(),
+        };
+        let (allowed, text) = match self.reviewer.review_anew(&permission).await {
+            Ok(Verdict::Allowed) => (true, String::new()),
+            Ok(Verdict::Denied(denial)) => (false, denial.to_string()),
+            Err(error) => {
+                // What lives goes on without the API server.
+                tracing::debug!(%volume, error = in_words(&error), "a volume is asked about again");
+                let again = Instant::now() + REVIEW_AGAIN;
+                return self.review_at(volume, again).await;
+            }
+        };
+        let mut table = self.table.lock().await;
+        // The policy may have changed it meanwhile.
+        let Some(stream_id) = table.get(volume).map(|record| record.stream_id) else {
+            return;
+        };
+        if allowed != record.allowed {
+            tracing::info!(%volume, pod = record.pod.name, namespace = record.pod.namespace, stream = %record.stream, allowed, "permission changed");
+        }
+        let changed = table.change(volume, allowed, stream_id, text).await;
+        let opened = table.reopen(volume).await;
+        drop(table);
+        if let Err(error) = &changed {
+            tracing::error!(%volume, error = in_words(error), "a permission is not in force yet");
+        }
+        if let Err(error) = &opened {
+            tracing::error!(%volume, error = in_words(error), "a volume cannot be taken up again yet");
+        }
+        if changed.is_ok() && opened.is_ok() {
+            self.review_later(volume).await;
+        } else {
+            self.review_at(volume, Instant::now() + REVIEW_AGAIN).await;
+        }
+    }
+
+    async fn review_later(&self, volume: &VolumeId) {
+        let mut hasher = DefaultHasher::new();
+        volume.hash(&mut hasher);
+        let millis = u64::try_from(SPREAD.as_millis()).unwrap_or(u64::MAX);
+        let earlier = Duration::from_millis(hasher.finish() % millis);
+        let at = Instant::now() + (REVIEWED_WITHIN - earlier);
+        self.review_at(volume, at).await;
+    }
+
+    pub(super) async fn review_at(&self, volume: &VolumeId, at: Instant) {
+        self.due.lock().await.insert(volume.clone(), at);
+        self.sooner.notify_one();
+    }
+}
+
+fn permission(asked: &Asked) -> Permission {
+    Permission {
+        pod_namespace: asked.pod.namespace.clone(),
+        service_account: asked.pod.service_account.clone(),
+        verb: asked.access.verb(),
+        stream_namespace: asked.stream.namespace.clone(),
+        stream: asked.stream.name.clone(),
+    }
+}
+
+fn record(wanted: &Publish, asked: Asked, attachment: u32, stream: &ClusterStream) -> Record {
+    Record {
+        volume: wanted.volume.clone(),
+        attachment,
+        target_path: wanted.target_path.clone(),
+        pod: asked.pod,
+        stream: asked.stream,
+        stream_id: Some(stream.stream_id.get()),
+        base: stream.page_size.name().to_owned(),
+        access: asked.access,
+        allowed: true,
+    }
+}

@@ -1,0 +1,348 @@
+//! Records: what must be known of a published volume after a restart.
+//!
+//! One small file for each, replaced as a whole: written beside, synced, renamed, directory synced. The
+//! first line names the format, the oldest reader that may read it, and a checksum of the rest. It is
+//! there before kubelet hears that the volume is published, and gone after the volume's view is. A file
+//! that cannot be trusted is put aside: its pod sees nothing until kubelet publishes the volume again.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::attributes::{Pod, StreamName, VolumeAccess};
+use super::volume::VolumeId;
+
+/// Directory of the records in the state directory.
+pub const DIRECTORY: &str = "attachments";
+const ENDING: &str = ".attachment";
+const MAGIC: &str = "tensorpool-attachment";
+/// The format that is written.
+const VERSION: u32 = 1;
+/// The oldest reader that understands what is written.
+const OLDEST_READER: u32 = 1;
+/// More than this is no record.
+const LONGEST_BYTES: u64 = 65_536;
+
+/// What is known of a published volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its volume id.
+    pub volume: String,
+    /// The number under which the duty cycle knows it. Not 0.
+    pub attachment: u32,
+    /// Where kubelet wants it mounted.
+    pub target_path: PathBuf,
+    /// Whose it is.
+    pub pod: Pod,
+    /// Which stream it shows.
+    pub stream: StreamName,
+    /// The stream's number when it was last known; `None` before the first policy.
+    pub stream_id: Option<u32>,
+    /// Name of the base where the stream's files lie: that of its page size.
+    pub base: String,
+    /// What it is for.
+    pub access: VolumeAccess,
+    /// Whether the pod may use it. A pod that lost its permission does not get it back by a restart.
+    pub allowed: bool,
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// The first line is not a record's.
+    #[error("it does not start as a record does")]
+    NotARecord,
+    /// Only a newer driver can read it.
+    #[error("it needs a reader of format {oldest_reader}, this driver reads up to {VERSION}")]
+    TooNew {
+        /// The oldest reader that it names.
+        oldest_reader: u32,
+    },
+    /// The checksum does not match.
+    #[error("its checksum is {found:08x}, its content has {computed:08x}")]
+    Checksum {
+        /// In the file.
+        found: u32,
+        /// Of the content.
+        computed: u32,
+    },
+    /// The content is not what the format says.
+    #[error("its content cannot be read: {0}")]
+    Content(String),
+    /// It is the record of another volume.
+    #[error("it is the record of volume {0}")]
+    OfAnother(String),
+}
+
+/// Why records cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}: the state directory must be writable and have space", path.display())]
+pub struct RecordError {
+    what: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// What lies in the directory of records.
+#[derive(Debug, Default)]
+pub struct FoundRecords {
+    /// The good ones, by volume.
+    pub records: Vec<Record>,
+    /// The others, where they are now, and what is wrong.
+    pub put_aside: Vec<(PathBuf, Damage)>,
+}
+
+/// The directory of records. One writer: the instance lock is held.
+#[derive(Debug)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    /// Opens the records of a state directory, which exists.
+    ///
+    /// # Errors
+    /// [`RecordError`] when they cannot be listed or read, or a damaged one cannot be put aside.
+    pub fn open(state_dir: &Path) -> Result<(Self, FoundRecords), RecordError> {
+        let dir = state_dir.join(DIRECTORY);
+        fs::create_dir_all(&dir).map_err(at("make the directory", &dir))?;
+        let mut found = FoundRecords::default();
+        let entries = fs::read_dir(&dir).map_err(at("list", &dir))?;
+        for entry in entries {
+            let path = entry.map_err(at("list", &dir))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(volume) = name.and_then(|name| name.strip_suffix(ENDING)) else {
+                continue;
+            };
+            let bytes = read_bounded(&path).map_err(at("read", &path))?;
+            match decode(volume, &bytes) {
+                Ok(record) => found.records.push(record),
+                Err(damage) => {
+                    let kept_as = path.with_extension("damaged");
+                    fs::rename(&path, &kept_as).map_err(at("put aside", &path))?;
+                    found.put_aside.push((kept_as, damage));
+                }
+            }
+        }
+        found.records.sort_by(|a, b| a.volume.cmp(&b.volume));
+        Ok((Self { dir }, found))
+    }
+
+    /// Makes a record durable, in place of an earlier one of its volume.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the earlier one is untouched then.
+    pub fn keep(&self, record: &Record) -> Result<(), RecordError> {
+        let path = self.path(&record.volume);
+        let beside = path.with_extension("new");
+        write_synced(&beside, &encode(record)).map_err(at("write", &beside))?;
+        fs::rename(&beside, &path).map_err(at("replace", &path))?;
+        self.sync()
+    }
+
+    /// Removes the record of a volume. None is no error.
+    ///
+    /// # Errors
+    /// [`RecordError`]; it may still be there.
+    pub fn forget(&self, volume: &VolumeId) -> Result<(), RecordError> {
+        let path = self.path(volume.as_str());
+        match fs::remove_file(&path) {
+            Ok(()) => self.sync(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(at("remove", &path)(error)),
+        }
+    }
+
+    fn path(&self, volume: &str) -> PathBuf {
+        self.dir.join(format!("{volume}{ENDING}"))
+    }
+
+    fn sync(&self) -> Result<(), RecordError> {
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(at("sync", &self.dir))
+    }
+}
+
+/// The bytes of a record.
+#[must_use]
+pub fn encode(record: &Record) -> Vec<u8> {
+    let content = serde_json::to_string(record).expect("strings and numbers always serialise");
+    let checksum = crc32fast::hash(content.as_bytes());
+    format!("{MAGIC} {VERSION} {OLDEST_READER} {checksum:08x}\n{content}\n").into_bytes()
+}
+
+/// Reads the bytes of the record of `volume`.
+///
+/// # Errors
+/// [`Damage`].
+pub fn decode(volume: &str, bytes: &[u8]) -> Result<Record, Damage> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Damage::NotARecord)?;
+    let (head, rest) = text.split_once('\n').ok_or(Damage::NotARecord)?;
+    let fields: Vec<&str> = head.split(' ').collect();
+    let [MAGIC, _version, oldest_reader, checksum] = fields.as_slice() else {
+        return Err(Damage::NotARecord);
+    };
+    let oldest_reader: u32 = oldest_reader.parse().map_err(|_| Damage::NotARecord)?;
+    let found = u32::from_str_radix(checksum, 16).map_err(|_| Damage::NotARecord)?;
+    if oldest_reader > VERSION {
+        return Err(Damage::TooNew { oldest_reader });
+    }
+    let content = rest.strip_suffix('\n').unwrap_or(rest);
+    let computed = crc32fast::hash(content.as_bytes());
+    if computed != found {
+        return Err(Damage::Checksum { found, computed });
+    }
+    let record: Record =
+        serde_json::from_str(content).map_err(|error| Damage::Content(error.to_string()))?;
+    if record.volume != volume {
+        return Err(Damage::OfAnother(record.volume));
+    }
+    Ok(record)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    file.take(LONGEST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> RecordError + 'a {
+    move |source| RecordError {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(volume: &str) -> Record {
+        Record {
+            volume: volume.into(),
+            attachment: 7,
+            target_path: "/var/lib/kubelet/pods/1234/volumes/kubernetes.io~csi/v/mount".into(),
+            pod: Pod {
+                namespace: "apps".into(),
+                name: "viewer-0".into(),
+                uid: "1234".into(),
+                service_account: "viewer".into(),
+            },
+            stream: StreamName {
+                namespace: "vision".into(),
+                name: "camera".into(),
+            },
+            stream_id: Some(10_000),
+            base: "2Mi".into(),
+            access: VolumeAccess::Consume,
+            allowed: true,
+        }
+    }
+
+    fn volume(name: &str) -> VolumeId {
+        VolumeId::new(name).unwrap()
+    }
+
+    #[test]
+    fn records_are_there_after_reopening_until_they_are_forgotten() {
+        let state = tempfile::tempdir().unwrap();
+        let (records, found) = Records::open(state.path()).unwrap();
+        assert!(found.records.is_empty());
+        let changed = Record {
+            allowed: false,
+            ..record("csi-b")
+        };
+        for kept in [&record("csi-b"), &record("csi-a"), &changed] {
+            records.keep(kept).unwrap();
+        }
+        let (records, found) = Records::open(state.path()).unwrap();
+        assert_eq!(found.records, [record("csi-a"), changed.clone()]);
+        records.forget(&volume("csi-a")).unwrap();
+        records.forget(&volume("csi-a")).unwrap();
+        let (_, found) = Records::open(state.path()).unwrap();
+        assert_eq!(found.records, [changed]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_put_aside_and_the_others_are_read() {
+        let state = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(state.path()).unwrap();
+        records.keep(&record("good")).unwrap();
+        records.keep(&record("bad")).unwrap();
+        let path = records.path("bad");
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let (_, found) = Records::open(state.path()).unwrap();
+        assert_eq!(found.records, [record("good")]);
+        let [(kept_as, Damage::Checksum { .. })] = found.put_aside.as_slice() else {
+            panic!("{:?}", found.put_aside);
+        };
+        assert!(kept_as.exists() && !path.exists());
+        let (_, found) = Records::open(state.path()).unwrap();
+        assert!(found.put_aside.is_empty(), "it is put aside once");
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_noticed() {
+        let bytes = encode(&record("a"));
+        for cut in 0..bytes.len() - 1 {
+            assert!(decode("a", &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(read) = decode("a", &flipped) {
+                // Only what carries no meaning may differ: the version, the case of the checksum.
+                assert_eq!(read, record("a"), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_record_of_another_volume_is_not_believed() {
+        let bytes = encode(&record("a"));
+        assert_eq!(decode("b", &bytes), Err(Damage::OfAnother("a".into())));
+    }
+
+    #[test]
+    fn a_newer_record_that_allows_this_reader_is_read_and_others_are_refused() {
+        let text = String::from_utf8(encode(&record("a"))).unwrap();
+        let newer = text.replacen(" 1 1 ", " 2 1 ", 1);
+        assert_eq!(decode("a", newer.as_bytes()), Ok(record("a")));
+        let too_new = text.replacen(" 1 1 ", " 2 2 ", 1);
+        assert_eq!(
+            decode("a", too_new.as_bytes()),
+            Err(Damage::TooNew { oldest_reader: 2 })
+        );
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_leaves_the_old_one() {
+        let state = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(state.path()).unwrap();
+        records.keep(&record("a")).unwrap();
+        // A directory in the way of the new file: writing fails for root too.
+        fs::create_dir(records.path("a").with_extension("new")).unwrap();
+        let changed = Record {
+            allowed: false,
+            ..record("a")
+        };
+        assert!(records.keep(&changed).is_err());
+        let (_, found) = Records::open(state.path()).unwrap();
+        assert_eq!(found.records, [record("a")]);
+    }
+}

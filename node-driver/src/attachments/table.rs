@@ -1,0 +1,336 @@
+//! The attachments themselves: each step of opening, changing and closing one, undone where it fails.
+//!
+//! The order is that of a crash: a record is there before anything that it must outlive, and goes after
+//! everything that it accounts for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tensorpool_driver_core::config::{Access, Roles, Visible};
+use tensorpool_transport::socket::ListenError;
+use tensorpool_wire::StreamId;
+
+use super::attributes::VolumeAccess;
+use super::protocol::Held;
+use super::record::{Record, RecordError, Records};
+use super::refusal::PublishError;
+use super::views::{ViewError, Views};
+use super::volume::VolumeId;
+use crate::control::{AttachmentId, Control, ControlError, OpenError, Opening};
+use crate::files::in_words;
+
+/// Volumes that one node may have published: several for each of the most pods that a node may have.
+pub(super) const LIMIT: usize = 4_096;
+/// Whoever has the mount may connect: the mount is the permission.
+const SOCKET_MODE: u32 = 0o666;
+
+/// Why an attachment could not be let go of.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReleaseError {
+    /// The duty cycle.
+    #[error("its clients could not be told")]
+    Control(#[from] ControlError),
+    /// The view.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// The published volumes, what is kept of them, and where.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) node: String,
+    /// Namespace directories (`EpochStore::path`) by the name of their base.
+    pub(super) stores: BTreeMap<String, PathBuf>,
+    pub(super) views: Views,
+    pub(super) control: Control,
+    records: Records,
+    held: BTreeMap<VolumeId, Record>,
+    /// Those whose last change was not carried out to its end.
+    unsettled: BTreeSet<VolumeId>,
+    /// Those that an earlier driver recorded and that could not be opened yet.
+    unopened: BTreeSet<VolumeId>,
+}
+
+impl Table {
+    pub(super) const fn new(
+        node: String,
+        stores: BTreeMap<String, PathBuf>,
+        views: Views,
+        control: Control,
+        records: Records,
+    ) -> Self {
+        Self {
+            node,
+            stores,
+            views,
+            control,
+            records,
+            held: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            unopened: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn get(&self, volume: &VolumeId) -> Option<&Record> {
+        self.held.get(volume)
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = (&VolumeId, &Record)> {
+        self.held.iter()
+    }
+
+    /// A number that no attachment has.
+    ///
+    /// # Errors
+    /// [`PublishError::Full`].
+    pub(super) fn free_number(&self) -> Result<u32, PublishError> {
+        if self.held.len() >= LIMIT {
+            return Err(PublishError::Full {
+                node: self.node.clone(),
+                limit: LIMIT,
+            });
+        }
+        let used: BTreeSet<u32> = self.held.values().map(|record| record.attachment).collect();
+        let highest = used.last().copied().unwrap_or(0);
+        let next = highest.checked_add(1);
+        let free = next.or_else(|| (1..u32::MAX).find(|number| !used.contains(number)));
+        Ok(free.expect("LIMIT is far below the count of numbers"))
+    }
+
+    /// Records a volume, makes its view and listens in it.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing is left of it then.
+    pub(super) async fn add(&mut self, record: Record) -> Result<(), PublishError> {
+        let volume = VolumeId::new(record.volume.as_str())?;
+        let kept = self.records.keep(&record);
+        kept.map_err(|source| PublishError::Record {
+            node: self.node.clone(),
+            source,
+        })?;
+        if let Err(error) = self.open(&volume, &record).await {
+            self.undo(&volume, &record);
+            return Err(error);
+        }
+        self.held.insert(volume, record);
+        Ok(())
+    }
+
+    /// Takes up a volume that an earlier driver recorded.
+    ///
+    /// # Errors
+    /// [`PublishError`]; it is held all the same, so that it can be let go of, and [`Table::reopen`]
+    /// tries again.
+    pub(super) async fn restore(&mut self, record: Record) -> Result<(), PublishError> {
+        let volume = VolumeId::new(record.volume.as_str())?;
+        self.held.insert(volume.clone(), record);
+        self.unopened.insert(volume.clone());
+        self.reopen(&volume).await
+    }
+
+    /// Opens a volume that could not be opened when it was taken up; others are left alone.
+    ///
+    /// # Errors
+    /// [`PublishError`]; calling it again tries again.
+    pub(super) async fn reopen(&mut self, volume: &VolumeId) -> Result<(), PublishError> {
+        if let Some(record) = self.held.get(volume)
+            && self.unopened.contains(volume)
+        {
+            self.open(volume, record).await?;
+            self.unopened.remove(volume);
+        }
+        Ok(())
+    }
+
+    /// Changes what a volume may do. Leases that it may no longer have are revoked before its view
+    /// loses the files.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; the next change goes on.
+    pub(super) async fn change(
+        &mut self,
+        volume: &VolumeId,
+        allowed: bool,
+        stream_id: Option<u32>,
+        text: String,
+    ) -> Result<(), ReleaseError> {
+        let Some(held) = self.held.get_mut(volume) else {
+            return Ok(());
+        };
+        let changed = Record {
+            allowed,
+            stream_id,
+            ..held.clone()
+        };
+        if changed == *held && !self.unsettled.contains(volume) {
+            return Ok(());
+        }
+        // A permission that goes is gone from now on, whatever fails below.
+        *held = changed.clone();
+        self.unsettled.insert(volume.clone());
+        let kept = self.records.keep(&changed);
+        let attachment = AttachmentId(changed.attachment);
+        if is_open(&changed) {
+            self.views.show(volume, streams(&changed))?;
+        }
+        self.control
+            .set_access(attachment, access(&changed), text)
+            .await?;
+        if !is_open(&changed) {
+            self.views.show(volume, BTreeSet::new())?;
+        }
+        kept?;
+        self.unsettled.remove(volume);
+        Ok(())
+    }
+
+    /// Ends a volume: its leases, its socket, its view, its record. One that is not held is no error.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; calling it again goes on.
+    pub(super) async fn release(&mut self, volume: &VolumeId) -> Result<(), ReleaseError> {
+        if let Some(record) = self.held.get(volume) {
+            let attachment = AttachmentId(record.attachment);
+            let text = "the pod's volume was unmounted".to_owned();
+            let closed = self.control.close(attachment, text).await?;
+            tracing::info!(%volume, stream = %record.stream, leases = closed.leases, "volume released");
+        }
+        // Its base may not be known any more, or never have been.
+        for store in self.stores.values() {
+            self.views.close(volume, store)?;
+        }
+        self.records.forget(volume)?;
+        self.held.remove(volume);
+        self.unsettled.remove(volume);
+        self.unopened.remove(volume);
+        Ok(())
+    }
+
+    /// What is held, and views that only lie on disk.
+    pub(super) fn list(&self) -> Vec<Held> {
+        let held = self.held.iter().map(|(volume, record)| Held {
+            volume: volume.to_string(),
+            target_path: Some(record.target_path.clone()),
+        });
+        let mut all: Vec<Held> = held.collect();
+        for volume in self.unknown_views() {
+            all.push(Held {
+                volume: volume.to_string(),
+                target_path: None,
+            });
+        }
+        all
+    }
+
+    /// Takes everything out of views whose records are lost: they may still be mounted.
+    pub(super) fn empty_unknown_views(&self) {
+        for volume in self.unknown_views() {
+            for store in self.stores.values() {
+                match self.views.empty(&volume, store) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::error!(%volume, error = in_words(&error), "a view without a record cannot be emptied");
+                    }
+                }
+            }
+            tracing::warn!(%volume, "a view has no record: its pod sees nothing until kubelet publishes the volume again");
+        }
+    }
+
+    fn unknown_views(&self) -> BTreeSet<VolumeId> {
+        let mut unknown = BTreeSet::new();
+        for store in self.stores.values() {
+            match self.views.on_disk(store) {
+                Ok(volumes) => unknown.extend(volumes),
+                Err(error) => {
+                    tracing::warn!(error = in_words(&error), "views cannot be listed");
+                }
+            }
+        }
+        unknown.retain(|volume| !self.held.contains_key(volume));
+        unknown
+    }
+
+    async fn open(&self, volume: &VolumeId, record: &Record) -> Result<(), PublishError> {
+        let node = || self.node.clone();
+        let store = self
+            .stores
+            .get(&record.base)
+            .ok_or_else(|| PublishError::BaseGone {
+                node: node(),
+                base: record.base.clone(),
+            })?;
+        let view = self.views.open(volume, store, streams(record));
+        let view = view.map_err(|source| PublishError::View {
+            node: node(),
+            source,
+        })?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(CWD, &view, flags, Mode::empty()).map_err(|errno| {
+            let source = ListenError::Io {
+                path: view.clone(),
+                step: "open the directory",
+                source: errno.into(),
+            };
+            PublishError::Open {
+                node: node(),
+                source: source.into(),
+            }
+        })?;
+        let opening = Opening {
+            attachment: AttachmentId(record.attachment),
+            directory,
+            mode: SOCKET_MODE,
+            access: access(record),
+        };
+        let opened = self.control.open(opening).await;
+        opened.map_err(|source: OpenError| PublishError::Open {
+            node: node(),
+            source,
+        })
+    }
+
+    fn undo(&self, volume: &VolumeId, record: &Record) {
+        let viewed = self.stores.get(&record.base);
+        let view_gone = viewed.map_or(Ok(()), |store| self.views.close(volume, store));
+        // Without its view the record stands for nothing; with it, the next start finds both.
+        let undone = view_gone
+            .map_err(ReleaseError::from)
+            .and_then(|()| Ok(self.records.forget(volume)?));
+        if let Err(error) = undone {
+            tracing::error!(%volume, error = in_words(&error), "a volume that could not be published cannot be undone");
+        }
+    }
+}
+
+fn is_open(record: &Record) -> bool {
+    record.allowed && record.stream_id.is_some()
+}
+
+fn streams(record: &Record) -> BTreeSet<StreamId> {
+    let id = record.stream_id.filter(|_| record.allowed);
+    id.into_iter().map(StreamId).collect()
+}
+
+/// What whoever connects through the volume's socket may do.
+fn access(record: &Record) -> Access {
+    let roles = match record.access {
+        VolumeAccess::Produce => Roles {
+            produce: true,
+            consume: false,
+        },
+        VolumeAccess::Consume => Roles {
+            produce: false,
+            consume: true,
+        },
+    };
+    let visible = streams(record).into_iter().map(|id| (id, roles));
+    Access {
+        visible: Visible::Only(visible.collect()),
+        leases: u32::MAX,
+    }
+}
