@@ -65,6 +65,12 @@ pub enum Command {
     Log(LogArgs),
     /// Run a program, the driver, and start it again within a second whenever it dies
     Supervise(SuperviseArgs),
+    /// Serve kubelet as the CSI driver of this node: mount into pods what the driver has prepared
+    #[cfg(feature = "kubernetes")]
+    Csi(crate::csi::args::CsiArgs),
+    /// Make a node's directories and mount the memory that streams lie in, then exit
+    #[cfg(feature = "kubernetes")]
+    Mount(crate::mount::MountArgs),
 }
 
 /// Which driver to ask.

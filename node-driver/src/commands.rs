@@ -29,6 +29,31 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Discover(args)) => answered(discover(&args)),
         Some(Command::Log(args)) => answered(change_log(&args)),
         Some(Command::Supervise(args)) => supervised(args),
+        #[cfg(feature = "kubernetes")]
+        Some(Command::Csi(args)) => csi(&args),
+        #[cfg(feature = "kubernetes")]
+        Some(Command::Mount(args)) => match crate::mount::run(&args) {
+            Ok(()) => exit::OK,
+            Err(error) => fail(&error, exit::FAILED),
+        },
+    }
+}
+
+/// As JSON, one event a line, as the driver itself logs in a cluster.
+#[cfg(feature = "kubernetes")]
+fn csi(args: &crate::csi::args::CsiArgs) -> u8 {
+    let filter = match tracing_subscriber::EnvFilter::try_new(&args.log) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&error, exit::INVALID),
+    };
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match crate::csi::run(args) {
+        Ok(()) => exit::OK,
+        Err(error) => fail(&error, exit::FAILED),
     }
 }
 
