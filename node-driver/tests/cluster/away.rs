@@ -78,6 +78,28 @@ fn control_plane_away_refusing_or_without_the_object_stops_nothing_on_the_node()
         "no lease was lost: {:?}",
         client.inbox
     );
+    drop(client);
+    the_next_driver_starts_without_an_api_server(&world, &n1, driver);
+}
+
+/// Killed; the next one comes up while nobody answers, and takes over as soon as somebody does.
+fn the_next_driver_starts_without_an_api_server(world: &World, n1: &Node<'_>, driver: Driver) {
+    let before = n1.object()["status"].clone();
+    driver.kill();
+    world.freeze();
+    let mut next = n1.spawn();
+    next.wait_for("serving /metrics, /livez and /readyz");
+    world.thaw();
+    next.wait_for("the first policy has come");
+    let status = n1.status("the next driver reports", |status| {
+        status["driver"]["bootEpoch"] != before["driver"]["bootEpoch"]
+    });
+    assert_eq!(status["observedPolicyRevision"], "r2");
+    // Its clients were the other driver's.
+    assert_eq!(status["attachments"], 0, "{status}");
+    let lease = n1.client().lease(Role::Producer, 20_000, 7);
+    let last = report(&before, "camera")["epoch"].as_u64();
+    assert!(Some(lease.epoch()) > last, "epochs rise");
 }
 
 fn the_right_is(world: &World, n1: &Node<'_>, answer: &str) {

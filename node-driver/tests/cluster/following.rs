@@ -18,7 +18,12 @@ fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
     let driver = n1.start();
 
     let status = n1.follows("r1");
-    assert_eq!(condition(&status, "Ready")["status"], "True", "{status}");
+    let ready = condition(&status, "Ready");
+    assert_eq!(ready["reason"], "NotRegistered", "{status}");
+    n1.kubelet_registers();
+    let status = n1.status("the node is ready", |status| {
+        condition(status, "Ready")["status"] == "True"
+    });
     let applied = condition(&status, "PolicyApplied");
     assert_eq!(applied["status"], "True", "{status}");
     let message = applied["message"].as_str().unwrap_or_default();
@@ -178,6 +183,7 @@ fn it_did_that_with_its_rights(world: &World) {
     assert_eq!(
         used,
         [
+            "get csidrivers",
             "list tensorpoolnodes",
             "patch leases",
             "patch tensorpoolnodes/status",
@@ -186,6 +192,7 @@ fn it_did_that_with_its_rights(world: &World) {
     );
     let asked_for_others: Vec<_> = requests
         .iter()
+        .filter(|it| it["objectRef"]["resource"] == "tensorpoolnodes")
         .filter(|it| it["verb"] == "list" || it["verb"] == "watch")
         .filter_map(|it| it["requestURI"].as_str())
         .filter(|uri| !uri.contains("fieldSelector=metadata.name%3Dn1"))

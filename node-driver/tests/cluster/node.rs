@@ -1,10 +1,12 @@
 //! A node driver in cluster mode: the real program, with a directory of memory of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::Driver;
@@ -91,10 +93,32 @@ filter = "tensorpool_node_driver=debug,info"
 
     /// Starts the driver and waits until it serves.
     pub(crate) fn start(&self) -> Driver {
-        let set = |command: &mut Command| {
-            command.env("KUBECONFIG", &self.kubeconfig);
-        };
+        let set = |command: &mut Command| self.set(command);
         Driver::start_with(&self.config(), set, "the first policy has come")
+    }
+
+    /// Starts the driver and waits for nothing.
+    pub(crate) fn spawn(&self) -> Driver {
+        Driver::spawn_with(&self.config(), |command| self.set(command))
+    }
+
+    fn set(&self, command: &mut Command) {
+        command.env("KUBECONFIG", &self.kubeconfig);
+    }
+
+    /// Says what the `csi` container says once kubelet has registered it.
+    pub(crate) fn kubelet_registers(&self) {
+        let socket = self.directory.path().join("internal.sock");
+        let mut driver = eventually("the driver listens for csi", || {
+            UnixStream::connect(&socket).map_err(|error| error.to_string())
+        });
+        let probe = json!({"version": 1, "ask": "probe", "registered": true});
+        writeln!(driver, "{probe}").expect("the driver reads");
+        let mut answer = String::new();
+        BufReader::new(driver)
+            .read_line(&mut answer)
+            .expect("the driver answers");
+        assert!(answer.contains(self.name), "{answer}");
     }
 
     /// A client on the driver's socket.

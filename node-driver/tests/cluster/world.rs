@@ -56,6 +56,15 @@ impl World {
             assert!(!rendered.contains("{{"), "{policy} needs Helm: {rendered}");
             world.apply(policy, &rendered);
         }
+        let csi_driver = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
+            "metadata": {"name": "csi.tensorpool.io"},
+            "spec": {
+                "attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "None",
+                "volumeLifecycleModes": ["Ephemeral"],
+            },
+        });
+        world.apply("csidriver.json", &csi_driver.to_string());
         for node in NODES {
             world.add_node(node);
         }

@@ -232,8 +232,13 @@ pub(crate) struct Driver {
 impl Driver {
     /// Starts the binary and waits until it is ready.
     pub(crate) fn start(place: &Place) -> Self {
-        let mut driver = Self::spawn(place);
-        driver.wait_for("ready");
+        Self::start_with(&place.config(), |_| {}, "ready")
+    }
+
+    /// Starts the binary with more environment and waits until it logs that it serves.
+    pub(crate) fn start_with(config: &Path, set: impl FnOnce(&mut Command), serves: &str) -> Self {
+        let mut driver = Self::spawn_with(config, set);
+        driver.wait_for(serves);
         driver.http = driver
             .seen
             .iter()
@@ -244,15 +249,21 @@ impl Driver {
 
     /// Starts the binary and waits for nothing.
     pub(crate) fn spawn(place: &Place) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
+        Self::spawn_with(&place.config(), |_| {})
+    }
+
+    /// Starts the binary with more environment and waits for nothing.
+    pub(crate) fn spawn_with(config: &Path, set: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"));
+        command
             .arg("--config")
-            .arg(place.config())
+            .arg(config)
             .env_remove("TENSORPOOL_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the driver's binary starts");
+            .stderr(Stdio::piped());
+        set(&mut command);
+        let mut child = command.spawn().expect("the driver's binary starts");
         let log = child.stderr.take().expect("standard error is a pipe");
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -266,7 +277,7 @@ impl Driver {
             child,
             lines,
             seen: Vec::new(),
-            config: place.config(),
+            config: config.to_owned(),
             http: String::new(),
         }
     }

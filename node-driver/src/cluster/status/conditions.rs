@@ -100,6 +100,8 @@ pub(super) fn shutting_down() -> Draft {
 const DRIVER_MISSING: &str =
     "there is no CSIDriver object csi.tensorpool.io; the chart of this release brings it";
 const NOT_REGISTERED: &str = "kubelet has not registered csi.tensorpool.io on this node; is the value kubeletDir the directory of this kubelet?";
+const NOT_LOOKED_AT: &str =
+    "every volume is refused because of the CSIDriver object; see CSIDriverMisconfigured";
 
 /// Says which classes have no mount here; empty if all have.
 fn missing(facts: &Facts<'_>) -> String {
@@ -158,7 +160,8 @@ fn policy_applied(facts: &Facts<'_>, dropped: usize) -> Draft {
             let names: Vec<String> = names
                 .map(|it| format!("{}/{}: {}", it.namespace, it.name, it.flaw))
                 .collect();
-            format!("{count} streams cannot be carried: {}", names.join("; "))
+            let streams = if count == 1 { "stream" } else { "streams" };
+            format!("{count} {streams} cannot be carried: {}", names.join("; "))
         }
     };
     say(Polarity::True, NodeReason::AsExpected, refused)
@@ -168,29 +171,32 @@ fn csi(facts: &Facts<'_>) -> Vec<Draft> {
     let Some(state) = &facts.surroundings.csi else {
         return Vec::new();
     };
+    let kind = NodeCondition::CSIRegistered;
     let (registered, flaw) = match state {
-        CsiState::NotRegistered => (false, None),
-        CsiState::Registered => (true, None),
-        CsiState::DriverMissing => {
-            let flaw = (NodeReason::CSIDriverMissing, DRIVER_MISSING.to_owned());
-            (true, Some(flaw))
+        CsiState::NotRegistered => {
+            let reason = NodeReason::NotRegistered;
+            (draft(kind, Polarity::False, reason, NOT_REGISTERED), None)
         }
-        CsiState::DriverInsecure(why) => (true, Some((NodeReason::CSIDriverInsecure, why.clone()))),
-    };
-    let registered = if registered {
-        draft(
-            NodeCondition::CSIRegistered,
-            Polarity::True,
-            NodeReason::AsExpected,
-            "",
-        )
-    } else {
-        draft(
-            NodeCondition::CSIRegistered,
-            Polarity::False,
-            NodeReason::NotRegistered,
-            NOT_REGISTERED,
-        )
+        CsiState::Registered => (
+            draft(kind, Polarity::True, NodeReason::AsExpected, ""),
+            None,
+        ),
+        CsiState::DriverMissing => {
+            let reason = NodeReason::CSIDriverMissing;
+            let flaw = (reason, DRIVER_MISSING.to_owned());
+            (
+                draft(kind, Polarity::Unknown, reason, NOT_LOOKED_AT),
+                Some(flaw),
+            )
+        }
+        CsiState::DriverInsecure(why) => {
+            let reason = NodeReason::CSIDriverInsecure;
+            let flaw = (reason, why.clone());
+            (
+                draft(kind, Polarity::Unknown, reason, NOT_LOOKED_AT),
+                Some(flaw),
+            )
+        }
     };
     let kind = NodeCondition::CSIDriverMisconfigured;
     let misconfigured = match flaw {

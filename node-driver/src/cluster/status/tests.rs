@@ -157,6 +157,7 @@ fn nothing() -> StatusSnapshot {
         connections: 0,
         memory_bytes: 0,
         streams: Vec::new(),
+        departed: Vec::new(),
         bases: Vec::new(),
         classes: Vec::new(),
         quotas: Vec::new(),
@@ -417,6 +418,7 @@ fn ready_says_what_stands_in_the_way() {
         "podInfoOnMount is false".to_owned(),
     ));
     node.has("CSIDriverMisconfigured", "True", "CSIDriverInsecure");
+    node.has("CSIRegistered", "Unknown", "CSIDriverInsecure");
     let message = node.has("Ready", "False", "CSIDriverInsecure");
     assert_eq!(message, "podInfoOnMount is false");
     node.surroundings.csi = Some(CsiState::DriverMissing);
