@@ -13,6 +13,7 @@ const CORE: &str = "tensorpool-driver-core";
 const NODE_DRIVER: &str = "tensorpool-node-driver";
 const CLIENT: &str = "tensorpool-client";
 const CRDS: &str = "tensorpool-crds";
+const CLUSTER: &str = "tensorpool-cluster";
 
 /// Package, the packages of this workspace that its normal dependencies may name, and other
 /// crates that it must never see. `docs/architecture.md` has the reasons.
@@ -46,11 +47,13 @@ const EDGES: [(&str, &[&str], &[&str]); 11] = [
     ("tensorpool-operator", &[CRDS], &["rusteron-client"]),
     (
         "tensorpool-e2e",
-        &[WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE, CRDS],
+        &[
+            WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE, CRDS, CLUSTER,
+        ],
         &[],
     ),
     (
-        "tensorpool-cluster",
+        CLUSTER,
         &[],
         &["tokio", "kube", "tensorpool-crds"],
     ),

@@ -1,0 +1,6 @@
+//! The chart: linted, refused with wrong values, taken by a real API server, and with no more privileges
+//! than it has to have. With the Helm that the cluster of the tests has.
+
+mod privileges;
+mod rendering;
+mod values;
