@@ -3,16 +3,16 @@
 //! One reflector per kind. A watch that breaks is taken up again with backoff; the cache keeps what it
 //! knew. Each event only says "something changed": the plan looks at everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
-use kube::core::PartialObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -27,7 +27,28 @@ use tokio::task::JoinSet;
 use crate::changes::{Labels, own_labels};
 use crate::heartbeat::Heartbeats;
 use crate::metrics::Metrics;
-use crate::{DriverLife, NodeFacts, Observed};
+use crate::readable::{Apart, Sorter};
+use crate::{DriverLife, NodeFacts, Observed, Unreadable};
+
+/// What cannot be read. Classes and priorities of ours are in the metrics only: a plan takes those for
+/// absent, which ends nothing that runs.
+#[derive(Default)]
+struct AllApart {
+    streams: Apart,
+    quotas: Apart,
+    pool_nodes: Apart,
+}
+
+impl AllApart {
+    fn observe(&self) -> Unreadable {
+        let pool_nodes = self.pool_nodes.all().into_keys();
+        Unreadable {
+            streams: self.streams.all().into_values().collect(),
+            quotas: self.quotas.all().into_keys().collect(),
+            pool_nodes: pool_nodes.map(|(_, name)| name).collect(),
+        }
+    }
+}
 
 /// Everything that is watched.
 pub(crate) struct Caches {
@@ -38,6 +59,7 @@ pub(crate) struct Caches {
     pool_nodes: Store<TensorPoolNode>,
     nodes: Store<PartialObjectMeta<Node>>,
     leases: Store<Lease>,
+    apart: AllApart,
     /// Told at every event.
     pub(crate) changed: Arc<Notify>,
     watches: JoinSet<()>,
@@ -52,14 +74,17 @@ impl Caches {
             metrics: Arc::clone(metrics),
         };
         let leases = Api::namespaced(client.clone(), namespace);
+        let apart = AllApart::default();
+        let rest = Apart::default;
         Self {
-            streams: watches.add("tensorstreams", Api::all(client.clone())),
-            classes: watches.add("tensorpoolclasses", Api::all(client.clone())),
-            priorities: watches.add("tensorpriorityclasses", Api::all(client.clone())),
-            quotas: watches.add("tensorquotas", Api::all(client.clone())),
-            pool_nodes: watches.add("tensorpoolnodes", Api::all(client.clone())),
-            nodes: watches.add("nodes", Api::all(client.clone())),
+            streams: watches.add("tensorstreams", client, &apart.streams),
+            classes: watches.add("tensorpoolclasses", client, &rest()),
+            priorities: watches.add("tensorpriorityclasses", client, &rest()),
+            quotas: watches.add("tensorquotas", client, &apart.quotas),
+            pool_nodes: watches.add("tensorpoolnodes", client, &apart.pool_nodes),
+            nodes: watches.add_nodes(client),
             leases: watches.add_quiet("leases", leases),
+            apart,
             changed: watches.changed,
             watches: watches.tasks,
         }
@@ -87,9 +112,13 @@ impl Caches {
     pub(crate) fn observe(&self, heartbeats: &mut Heartbeats, now: Instant) -> (Observed, Labels) {
         self.see_leases(heartbeats, now);
         let pool_nodes = self.pool_nodes.state();
-        let reported: BTreeMap<String, bool> = pool_nodes
+        let unreadable = self.apart.observe();
+        // Whoever had a status before its object broke has one still.
+        let reported: BTreeSet<String> = pool_nodes
             .iter()
-            .map(|it| (it.name_any(), it.status.is_some()))
+            .filter(|it| it.status.is_some())
+            .map(|it| it.name_any())
+            .chain(unreadable.pool_nodes.iter().cloned())
             .collect();
         let nodes = self.nodes.state();
         let names: BTreeMap<String, ()> = nodes.iter().map(|it| (it.name_any(), ())).collect();
@@ -100,7 +129,7 @@ impl Caches {
         let labels = labels.collect();
         let mut facts = |node: &Arc<PartialObjectMeta<Node>>| {
             let name = node.name_any();
-            let has_status = reported.get(&name).copied().unwrap_or(false);
+            let has_status = reported.contains(&name);
             NodeFacts {
                 driver: heartbeats.life(&name, has_status, now),
                 uid: node.uid().unwrap_or_default(),
@@ -115,6 +144,7 @@ impl Caches {
             quotas: self.quotas.state(),
             nodes: nodes.iter().map(&mut facts).collect(),
             pool_nodes,
+            unreadable,
         };
         (observed, labels)
     }
@@ -128,9 +158,11 @@ impl Caches {
         now: Instant,
     ) -> BTreeMap<String, DriverLife> {
         self.see_leases(heartbeats, now);
+        let unreadable = self.apart.observe().pool_nodes;
         let life = |name: String| {
             let object = self.pool_nodes.get(&reflector::ObjectRef::new(&name));
             let has_status = object.is_some_and(|it| it.status.is_some());
+            let has_status = has_status || unreadable.contains(&name);
             let life = heartbeats.life(&name, has_status, now);
             (name, life)
         };
@@ -164,13 +196,42 @@ struct Watches {
 }
 
 impl Watches {
-    /// A kind whose every event may change the plan.
-    fn add<K>(&mut self, kind: &'static str, api: Api<K>) -> Store<K>
+    /// A kind of ours, whose every event may change the plan.
+    fn add<K>(&mut self, kind: &'static str, client: &Client, apart: &Apart) -> Store<K>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
+        let (store, writer) = reflector::store();
+        let mut sorter = Sorter::new(
+            kind,
+            store.clone(),
+            apart.clone(),
+            Arc::clone(&self.metrics),
+        );
         let changed = Arc::clone(&self.changed);
-        self.watch(kind, api, move || changed.notify_one())
+        let apart_changed = Arc::clone(&self.changed);
+        let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+        let events = watcher(api, watcher::Config::default())
+            .default_backoff()
+            .filter_map(move |event| {
+                let sorted = event.map(|event| sorter.sort(event)).transpose();
+                if sorted.is_none() {
+                    apart_changed.notify_one();
+                }
+                futures::future::ready(sorted)
+            });
+        self.reflect(kind, events, writer, move || changed.notify_one());
+        store
+    }
+
+    /// Nodes, of which only names and labels are read.
+    fn add_nodes(&mut self, client: &Client) -> Store<PartialObjectMeta<Node>> {
+        let (store, writer) = reflector::store();
+        let changed = Arc::clone(&self.changed);
+        let api: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        self.reflect("nodes", events, writer, move || changed.notify_one());
+        store
     }
 
     /// A kind that changes all the time, mostly without meaning.
@@ -178,22 +239,23 @@ impl Watches {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
-        self.watch(kind, api, || {})
+        let (store, writer) = reflector::store();
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        self.reflect(kind, events, writer, || {});
+        store
     }
 
-    fn watch<K>(
+    fn reflect<K>(
         &mut self,
         kind: &'static str,
-        api: Api<K>,
+        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+        writer: reflector::store::Writer<K>,
         tell: impl Fn() + Send + 'static,
-    ) -> Store<K>
-    where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {
-        let (store, writer) = reflector::store();
         let metrics = Arc::clone(&self.metrics);
-        let events = watcher(api, watcher::Config::default())
-            .default_backoff()
+        let events = events
             // Nobody here reads them, and they are half of an object.
             .modify(|object| object.managed_fields_mut().clear())
             .reflect(writer);
@@ -211,6 +273,5 @@ impl Watches {
             }
             futures::future::ready(())
         }));
-        store
     }
 }

@@ -17,6 +17,7 @@ mod leader;
 mod metrics;
 mod observed;
 pub mod plan;
+mod readable;
 mod reconcile;
 mod run;
 mod stop;
@@ -24,7 +25,7 @@ mod write;
 
 pub use changes::{Change, Labels, News, Part, Target, changes, own_labels};
 pub use heartbeat::{DEAD, Heartbeats, SILENT};
-pub use observed::{DriverLife, NodeFacts, Observed};
+pub use observed::{DriverLife, NodeFacts, Observed, Unreadable};
 pub use plan::{ClassPlan, Finalizer, NodePlan, Plan, QuotaKey, StreamKey, StreamPlan, plan};
 pub use reconcile::DefaultClass;
 pub use run::{LEASE, RunError, Settings, run};

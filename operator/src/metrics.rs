@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     plan_seconds: Histogram,
     writes: Family<Write_, Counter>,
     watch_failures: Family<Kind, Counter>,
+    unreadable: Family<Kind, Gauge>,
     streams: Family<Reason, Gauge>,
     nodes: Gauge,
 }
@@ -51,6 +52,7 @@ impl Metrics {
             plan_seconds: Histogram::new(exponential_buckets(0.0005, 4.0, 8)),
             writes: Family::default(),
             watch_failures: Family::default(),
+            unreadable: Family::default(),
             streams: Family::default(),
             nodes: Gauge::default(),
             registry: Registry::default(),
@@ -75,6 +77,11 @@ impl Metrics {
             "watch_failures",
             "Watches that broke, by kind",
             metrics.watch_failures.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects that this version cannot read, by kind",
+            metrics.unreadable.clone(),
         );
         registry.register(
             "streams",
@@ -113,6 +120,11 @@ impl Metrics {
 
     pub(crate) fn watch_failed(&self, kind: &'static str) {
         self.watch_failures.get_or_create(&Kind { kind }).inc();
+    }
+
+    pub(crate) fn unreadable(&self, kind: &'static str, objects: usize) {
+        let objects = i64::try_from(objects).unwrap_or(i64::MAX);
+        self.unreadable.get_or_create(&Kind { kind }).set(objects);
     }
 
     /// The exposition, OpenMetrics text.

@@ -1,6 +1,6 @@
 //! What the operator has seen, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tensorpool_crds::{
@@ -22,6 +22,20 @@ pub struct Observed {
     pub pool_nodes: Vec<Arc<TensorPoolNode>>,
     /// All Nodes of the cluster.
     pub nodes: Vec<NodeFacts>,
+    /// What is there besides, and cannot be read.
+    pub unreadable: Unreadable,
+}
+
+/// Objects that are there, but say something that this version does not know: whoever wrote them had
+/// other definitions. They are not taken for deleted: what nodes have of them stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// UIDs of streams.
+    pub streams: BTreeSet<String>,
+    /// Namespace and name of quotas.
+    pub quotas: BTreeSet<(String, String)>,
+    /// Names of node objects of ours.
+    pub pool_nodes: BTreeSet<String>,
 }
 
 /// What matters of a Node.

@@ -9,7 +9,8 @@
 //! - the order of the observation does not matter, and a plan that was applied plans itself again;
 //! - a number belongs to one stream, for the life of the object, and is not given to another one while
 //!   any node still reports it;
-//! - what runs is not ended by a lower quota, by a class that went, or by a stream of higher priority;
+//! - what runs is not ended by a lower quota, by a class that went, by a stream of higher priority, or
+//!   by an object that this version cannot read;
 //! - every refusal says what stood in the way, in words.
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tensorpool_crds::{
 use crate::Observed;
 
 mod admission;
+mod choice;
 mod class;
 mod identity;
 mod node;

@@ -65,9 +65,11 @@ impl Pauses {
         self.0.get(target).is_some_and(|(until, _)| *until > now)
     }
 
-    fn failed(&mut self, target: &Target, now: Instant) {
+    /// `asked` is how long the API server asks for, if it does.
+    fn failed(&mut self, target: &Target, now: Instant, asked: Option<Duration>) {
         let last = self.0.get(target).map(|(_, pause)| *pause);
-        let pause = last.map_or(FIRST_PAUSE, |last| (last * 2).min(LAST_PAUSE));
+        let pause = last.map_or(FIRST_PAUSE, |last| last * 2);
+        let pause = pause.max(asked.unwrap_or_default()).min(LAST_PAUSE);
         self.0.insert(target.clone(), (now + pause, pause));
     }
 
@@ -235,7 +237,7 @@ impl Reconciler {
                         "not written"
                     );
                 }
-                pauses.failed(&change.target, Instant::now());
+                pauses.failed(&change.target, Instant::now(), error.retry_after());
             }
         }
     }

@@ -32,7 +32,7 @@ impl WriteError {
             Self::Api(error) => match error.as_ref() {
                 kube::Error::Api(status) => match status.code {
                     403 => "forbidden",
-                    404 => "gone",
+                    404 | 410 => "gone",
                     409 => "conflict",
                     422 => "invalid",
                     429 => "throttled",
@@ -42,6 +42,18 @@ impl WriteError {
                 _ => "unreachable",
             },
         }
+    }
+
+    /// How long the API server asks to be left alone, if it does.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let Self::Api(error) = self else {
+            return None;
+        };
+        let kube::Error::Api(status) = error.as_ref() else {
+            return None;
+        };
+        let seconds = status.details.as_ref()?.retry_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
     }
 
     /// What was observed is out of date; the next observation is already on its way.

@@ -85,6 +85,7 @@ pub(super) fn admit<'a>(world: &'a World<'a>) -> Verdicts<'a> {
     let mut verdicts = BTreeMap::new();
     let mut numbers = Numbers::of(world);
     let mut ledger = Ledger::default();
+    ledger.count_unreadable(world);
     let mut candidates = Vec::new();
     for stream in &world.order {
         let own = numbers.own(world, stream);

@@ -1,29 +1,29 @@
 //! One policy per node.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tensorpool_crds::{
-    LABEL_READY, MAX_NODE_STREAMS, NodeCondition, NodePool, NodeStream, Polarity, StreamLimits,
-    TensorPoolNodeSpec, class_label,
+    LABEL_READY, NodeCondition, NodePool, NodeQuota, NodeStream, Polarity, TensorPoolNodeSpec,
+    class_label,
 };
 
 use crate::DriverLife;
 use crate::plan::NodePlan;
-use crate::plan::admission::{Accepted, Verdict, Verdicts};
+use crate::plan::admission::{Accepted, Verdicts};
+use crate::plan::choice::{Choice, choose};
 use crate::plan::class::ClassFacts;
 use crate::plan::identity::fingerprint;
 use crate::plan::quota;
-use crate::plan::world::{Node, World};
+use crate::plan::world::{Node, Stream, World};
 
 /// All policies, and which streams did not fit where.
 #[derive(Debug)]
 pub(super) struct Policies<'a> {
     plans: BTreeMap<&'a str, NodePlan>,
-    /// By UID of the stream: nodes that have it in their policy.
-    programmed: BTreeMap<String, BTreeSet<&'a str>>,
-    /// By UID of the stream: nodes that have no place for it.
-    full: BTreeMap<String, BTreeSet<&'a str>>,
+    /// By UID of the stream: nodes that have it in their policy, in order.
+    programmed: HashMap<&'a str, Vec<&'a str>>,
+    /// By the stream's place in the order of seniority: nodes that have none for it, in order.
+    full: Vec<Vec<&'a str>>,
 }
 
 impl<'a> Policies<'a> {
@@ -37,8 +37,8 @@ impl<'a> Policies<'a> {
     }
 
     /// Nodes that match, but have no place.
-    pub(super) fn full(&self, uid: &str) -> Vec<&'a str> {
-        self.full.get(uid).into_iter().flatten().copied().collect()
+    pub(super) fn full(&self, stream: &Stream<'_>) -> &[&'a str] {
+        self.full.get(stream.place).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn into_plans(self) -> BTreeMap<String, NodePlan> {
@@ -47,7 +47,8 @@ impl<'a> Policies<'a> {
     }
 }
 
-/// Compiles the policy of every node that belongs to a class or ever did.
+/// Compiles the policy of every node that belongs to a class or ever did. A node whose object cannot be
+/// read goes on with what it has.
 pub(super) fn compile<'a>(world: &'a World<'a>, verdicts: &'a Verdicts<'a>) -> Policies<'a> {
     let mut by_class: BTreeMap<&str, Vec<&Accepted<'a>>> = BTreeMap::new();
     for accepted in verdicts.accepted() {
@@ -55,8 +56,8 @@ pub(super) fn compile<'a>(world: &'a World<'a>, verdicts: &'a Verdicts<'a>) -> P
     }
     let mut policies = Policies {
         plans: BTreeMap::new(),
-        programmed: BTreeMap::new(),
-        full: BTreeMap::new(),
+        programmed: HashMap::new(),
+        full: vec![Vec::new(); world.order.len()],
     };
     for (name, node) in &world.nodes {
         let classes: Vec<_> = world
@@ -64,25 +65,28 @@ pub(super) fn compile<'a>(world: &'a World<'a>, verdicts: &'a Verdicts<'a>) -> P
             .values()
             .filter(|it| it.has_node(node))
             .collect();
-        if classes.is_empty() && node.object.is_none() {
+        let is_unreadable = world.unreadable.pool_nodes.contains(*name);
+        if is_unreadable || (classes.is_empty() && node.object.is_none()) {
             continue;
         }
         let wanted = classes
             .iter()
             .flat_map(|it| by_class.get(it.name).into_iter().flatten());
-        let wanted = wanted
-            .filter(|it| node.has(&it.stream.object.spec.placement.node_selector))
-            .map(|it| entry(it));
-        let (streams, left_out) = choose(world, verdicts, node, wanted.collect());
-        for uid in left_out {
-            policies.full.entry(uid).or_default().insert(name);
+        let wanted = wanted.filter(|it| node.has(&it.stream.object.spec.placement.node_selector));
+        let wanted: Vec<_> = wanted.copied().collect();
+        let Choice {
+            streams,
+            chosen,
+            left_out,
+        } = choose(world, verdicts, node, &wanted);
+        for place in left_out {
+            // One whose object cannot be read is nowhere in the order.
+            if let Some(full) = policies.full.get_mut(place) {
+                full.push(name);
+            }
         }
-        for stream in &streams {
-            policies
-                .programmed
-                .entry(stream.uid.clone())
-                .or_default()
-                .insert(name);
+        for uid in chosen {
+            policies.programmed.entry(uid).or_default().push(name);
         }
         let pools = classes.iter().filter_map(|it| it.pool()).collect();
         let spec = policy(world, node, pools, streams);
@@ -94,82 +98,6 @@ pub(super) fn compile<'a>(world: &'a World<'a>, verdicts: &'a Verdicts<'a>) -> P
         policies.plans.insert(name, plan);
     }
     policies
-}
-
-/// Which streams the node gets: what lives there stays; then what it was told before, then the rest by
-/// priority and age, up to the limit. Also the UIDs of those that found no place.
-fn choose<'a>(
-    world: &World<'a>,
-    verdicts: &Verdicts<'a>,
-    node: &Node<'a>,
-    wanted: Vec<NodeStream>,
-) -> (Vec<NodeStream>, Vec<String>) {
-    let living: BTreeSet<&str> = node.reports().iter().map(|it| it.uid.as_str()).collect();
-    let told: &[NodeStream] = node.object.map_or(&[], |object| &object.spec.streams);
-    let told_uids: BTreeSet<&str> = told.iter().map(|it| it.uid.as_str()).collect();
-    let mut streams = wanted;
-    let known: BTreeSet<String> = streams.iter().map(|it| it.uid.clone()).collect();
-    let kept = told
-        .iter()
-        .filter(|it| living.contains(it.uid.as_str()) && !known.contains(&it.uid));
-    streams.extend(
-        kept.filter(|it| may_stay(world, verdicts, &it.uid))
-            .cloned(),
-    );
-    streams.sort_by_cached_key(|it| {
-        let uid = it.uid.as_str();
-        (
-            !living.contains(uid),
-            !told_uids.contains(uid),
-            rank(world, it),
-        )
-    });
-    let left_out = streams.split_off(streams.len().min(MAX_NODE_STREAMS));
-    streams.sort_by_cached_key(|it| rank(world, it));
-    (streams, left_out.into_iter().map(|it| it.uid).collect())
-}
-
-/// Whether a stream that lives on a node stays there although no node would get it now: its object is
-/// there, and nobody deletes it.
-fn may_stay(world: &World<'_>, verdicts: &Verdicts<'_>, uid: &str) -> bool {
-    let stream = world.streams.get(uid);
-    stream.is_some_and(|stream| {
-        !stream.is_deleting() && matches!(verdicts.of(stream), Some(Verdict::Refused(_)))
-    })
-}
-
-/// Highest priority first, then the oldest.
-fn rank(world: &World<'_>, stream: &NodeStream) -> (Reverse<i32>, usize) {
-    (Reverse(stream.priority), world.place(&stream.uid))
-}
-
-fn entry(accepted: &Accepted<'_>) -> NodeStream {
-    let stream = &accepted.stream;
-    let spec = &stream.object.spec;
-    NodeStream {
-        namespace: stream.namespace.to_owned(),
-        name: stream.name.to_owned(),
-        uid: stream.uid.to_owned(),
-        stream_id: accepted.id,
-        class_name: accepted.class.to_owned(),
-        layout: {
-            let mut layout = spec.layout.clone();
-            layout.pools.sort_unstable();
-            layout
-        },
-        page_size: accepted.page_size,
-        bytes: accepted.bytes,
-        numa: spec.numa.clone(),
-        mode: spec.placement.mode,
-        priority: accepted.priority.value,
-        preemption_policy: accepted.priority.preemption_policy,
-        limits: StreamLimits {
-            producers: spec.producers.max_per_node,
-            consumers: spec.consumers.max_per_node,
-        },
-        revocation: spec.revocation,
-        quotas: accepted.quotas.clone(),
-    }
 }
 
 /// Pools that a stream still lives in stay as they were told, though their class is gone.
@@ -195,10 +123,19 @@ fn policy(
                 .map(|name| (it.namespace.as_str(), name.as_str()))
         })
         .collect();
-    let quotas = named
-        .into_iter()
-        .filter_map(|(namespace, name)| quota::for_node(world, namespace, name))
-        .collect();
+    let told: &[NodeQuota] = node.object.map_or(&[], |object| &object.spec.quotas);
+    let quota_of = |(namespace, name): (&str, &str)| {
+        let told = || {
+            let is_it = |it: &&NodeQuota| it.namespace == namespace && it.name == name;
+            told.iter().find(is_it).cloned()
+        };
+        if world.is_unreadable_quota(namespace, name) {
+            told()
+        } else {
+            quota::for_node(world, namespace, name)
+        }
+    };
+    let quotas = named.into_iter().filter_map(quota_of).collect();
     let mut spec = TensorPoolNodeSpec {
         cordoned: None,
         pools,

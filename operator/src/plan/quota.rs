@@ -108,6 +108,18 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Counts the streams that cannot be read, by what nodes were told of them.
+    pub(super) fn count_unreadable(&mut self, world: &World<'a>) {
+        for entry in world.unreadable_streams() {
+            for name in &entry.quotas {
+                let key = (entry.namespace.as_str(), name.as_str());
+                let used = self.used.entry(key).or_default();
+                used.0 = used.0.saturating_add(1);
+                used.1 = used.1.saturating_add(entry.bytes);
+            }
+        }
+    }
+
     /// Why a stream that does not run yet cannot be accepted.
     pub(super) fn refusal(
         &self,
@@ -115,6 +127,13 @@ impl<'a> Ledger<'a> {
         stream: &Stream<'a>,
         bytes: u64,
     ) -> Option<String> {
+        let unreadable = world.unreadable.quotas.iter();
+        let mut unreadable = unreadable.filter(|(namespace, _)| namespace == stream.namespace);
+        if let Some((_, name)) = unreadable.next() {
+            return Some(format!(
+                "quota {name} cannot be read by this version of the operator; correct it, or delete it"
+            ));
+        }
         covering(world, stream).find_map(|quota| {
             let used = self.used.get(&(stream.namespace, quota.name));
             let (streams, used_bytes) = used.copied().unwrap_or_default();
@@ -144,6 +163,7 @@ pub(super) fn usage(
     verdicts: &Verdicts<'_>,
 ) -> BTreeMap<QuotaKey, TensorQuotaStatus> {
     let mut ledger = Ledger::default();
+    ledger.count_unreadable(world);
     for stream in &world.order {
         match verdicts.of(stream) {
             Some(Verdict::Accepted(accepted)) => ledger.count(world, stream, accepted.bytes),

@@ -244,11 +244,11 @@ fn programmed_condition(
         };
         return say(false, ProgrammedReason::NotAccepted, message);
     }
-    let full = policies.full(stream.uid);
+    let full = policies.full(stream);
     if !full.is_empty() {
         let message = format!(
             "{} already carry {MAX_NODE_STREAMS} streams, the most that a node can",
-            names(&full)
+            names(full)
         );
         return say(false, ProgrammedReason::NodeStreamLimit, message);
     }

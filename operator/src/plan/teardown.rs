@@ -1,12 +1,17 @@
 //! When a deleted stream may go.
 
+use std::collections::BTreeSet;
+
 use crate::plan::world::{Stream, World, reports};
 
 /// Nodes that still hold the stream, or may: it is in their policy, they report it, or they have not
-/// yet said that they follow the policy without it. Nobody waits for a node whose driver is dead, or
+/// yet said that they follow the policy without it, or their object cannot be read. Nobody waits for a node whose driver is dead, or
 /// never was.
 pub(super) fn holders<'a>(world: &World<'a>, stream: &Stream<'_>) -> Vec<&'a str> {
     let holds = |name: &str| {
+        if world.unreadable.pool_nodes.contains(name) {
+            return true;
+        }
         let Some(object) = world.pool_nodes.get(name) else {
             return false;
         };
@@ -17,8 +22,10 @@ pub(super) fn holders<'a>(world: &World<'a>, stream: &Stream<'_>) -> Vec<&'a str
         let lags = observed.is_some_and(|observed| observed != object.spec.policy_revision);
         told || reported || lags
     };
-    let names = world.pool_nodes.keys().copied();
+    let unreadable = world.unreadable.pool_nodes.iter().map(String::as_str);
+    let names: BTreeSet<&str> = world.pool_nodes.keys().copied().chain(unreadable).collect();
     names
+        .into_iter()
         .filter(|name| world.driver_of(name).is_expected_back() && holds(name))
         .collect()
 }

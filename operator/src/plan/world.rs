@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use tensorpool_crds::{
-    Condition, Polarity, StreamCondition, StreamReport, TensorPoolNode, TensorStream, Time,
+    Condition, NodeStream, Polarity, StreamCondition, StreamReport, TensorPoolNode, TensorStream,
+    Time,
 };
 
 use crate::plan::class::ClassFacts;
 use crate::plan::priority::Priorities;
 use crate::plan::quota::QuotaFacts;
-use crate::{DriverLife, NodeFacts, Observed};
+use crate::{DriverLife, NodeFacts, Observed, Unreadable};
 
 /// Label of Nodes that run something other than Linux.
 const OS: &str = "kubernetes.io/os";
@@ -34,12 +35,15 @@ pub(super) struct Stream<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
     pub(super) uid: &'a str,
+    /// How many streams are older.
+    pub(super) place: usize,
     pub(super) object: &'a TensorStream,
 }
 
 impl<'a> Stream<'a> {
     fn of(object: &'a TensorStream) -> Option<Self> {
         Some(Self {
+            place: 0,
             namespace: object.metadata.namespace.as_deref()?,
             name: object.metadata.name.as_deref()?,
             uid: object.metadata.uid.as_deref()?,
@@ -116,18 +120,21 @@ pub(super) struct World<'a> {
     pub(super) nodes: BTreeMap<&'a str, Node<'a>>,
     /// All node objects of ours by name, those whose Node is gone included.
     pub(super) pool_nodes: BTreeMap<&'a str, &'a TensorPoolNode>,
+    pub(super) unreadable: &'a Unreadable,
     /// By UID.
     held: BTreeMap<&'a str, Held>,
-    /// Place in the order of seniority, by UID.
-    places: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> World<'a> {
     pub(super) fn of(observed: &'a Observed) -> Self {
         let streams = observed.streams.iter().filter_map(|it| Stream::of(it));
-        let streams: BTreeMap<_, _> = streams.map(|it| (it.uid, it)).collect();
-        let mut order: Vec<_> = streams.values().copied().collect();
+        let mut order: Vec<_> = streams.collect();
         order.sort_by_cached_key(|it| it.seniority());
+        // Of one UID there is one object.
+        order.dedup_by_key(|it| it.uid);
+        for (place, stream) in order.iter_mut().enumerate() {
+            stream.place = place;
+        }
         let pool_nodes = observed.pool_nodes.iter().filter_map(|it| {
             let name = it.metadata.name.as_deref()?;
             Some((name, it.as_ref()))
@@ -144,17 +151,13 @@ impl<'a> World<'a> {
         });
         Self {
             nodes: nodes.collect(),
-            places: order
-                .iter()
-                .enumerate()
-                .map(|(place, it)| (it.uid, place))
-                .collect(),
+            streams: order.iter().map(|it| (it.uid, *it)).collect(),
             order,
-            streams,
             held: held(&pool_nodes),
             classes: ClassFacts::all(&observed.classes),
             priorities: Priorities::of(&observed.priorities),
             quotas: QuotaFacts::all(&observed.quotas),
+            unreadable: &observed.unreadable,
             pool_nodes,
         }
     }
@@ -166,7 +169,27 @@ impl<'a> World<'a> {
 
     /// How many streams are older; those whose object is gone come last.
     pub(super) fn place(&self, uid: &str) -> usize {
-        self.places.get(uid).copied().unwrap_or(usize::MAX)
+        self.streams.get(uid).map_or(usize::MAX, |it| it.place)
+    }
+
+    /// Whether there is a quota of this name that cannot be read.
+    pub(super) fn is_unreadable_quota(&self, namespace: &str, name: &str) -> bool {
+        let mut quotas = self.unreadable.quotas.iter();
+        quotas.any(|it| it.0 == namespace && it.1 == name)
+    }
+
+    /// Streams that cannot be read, as nodes were told of them: each once, the largest of several.
+    pub(super) fn unreadable_streams(&self) -> impl Iterator<Item = &'a NodeStream> {
+        let mut told: BTreeMap<&str, &NodeStream> = BTreeMap::new();
+        for entry in self.pool_nodes.values().flat_map(|it| &it.spec.streams) {
+            if self.unreadable.streams.contains(&entry.uid) {
+                let largest = told.entry(entry.uid.as_str()).or_insert(entry);
+                if entry.bytes > largest.bytes {
+                    *largest = entry;
+                }
+            }
+        }
+        told.into_values()
     }
 
     /// The number that the stream was given: its status has it, or, where that was lost, its nodes.

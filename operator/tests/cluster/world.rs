@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
@@ -70,20 +72,39 @@ impl World {
 
     /// An operator with the rights of `rbac.yaml` and no others.
     pub(crate) fn operator(&self, name: &str) -> Operator {
+        Operator::start(&self.operators_kubeconfig(), name)
+    }
+
+    pub(crate) fn operators_kubeconfig(&self) -> PathBuf {
         let kubeconfig = self.control_plane.kubeconfig_of("operator", None);
-        Operator::start(&kubeconfig.expect("a kubeconfig is written"), name)
+        kubeconfig.expect("a kubeconfig is written")
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments)
+            .unwrap_or_else(|errors| panic!("{arguments:?}: {errors}"))
+    }
+
+    /// Repeats it until the API server takes it: changed definitions count a moment later.
+    pub(crate) fn kubectl_until_taken(&self, arguments: &[&str]) {
+        let deadline = Instant::now() + LIMIT;
+        while let Err(errors) = self.try_kubectl(arguments) {
+            assert!(Instant::now() < deadline, "{arguments:?}: {errors}");
+        }
+    }
+
+    fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self
             .control_plane
             .kubectl()
             .args(arguments)
             .output()
             .expect("it starts");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).expect("it prints UTF-8")
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).expect("it prints UTF-8"))
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     pub(crate) fn all<K>(&self) -> Api<K>

@@ -7,5 +7,7 @@ mod history;
 mod nodes;
 mod numbers;
 mod quotas;
+mod scale;
+mod unreadable;
 mod words;
 mod writes;
