@@ -33,6 +33,12 @@ impl Signals {
         Ok(signals)
     }
 
+    /// As if the process was asked to end.
+    #[cfg(test)]
+    pub(crate) fn request_end(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the process was asked to end. Stays so.
     #[must_use]
     pub(crate) fn end_requested(&self) -> bool {

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::ftruncate;
+use rustix::fs::{FallocateFlags, fallocate, fstat, ftruncate};
 use support::raw::Raw;
 use support::{Driver, Mount, Options, Place, facility, wait_until};
 use tensorpool_client::{ClientOptions, Consumer, Producer};
@@ -210,6 +210,44 @@ fn a_hostile_producer_that_truncates_its_file_is_revoked_and_the_driver_lives() 
     let next = next.lease(Role::Producer, CAMERA, 9);
     assert!(next.epoch() > lease.epoch());
     assert_eq!(driver.get("/livez").0, 200);
+}
+
+#[test]
+fn a_producer_that_makes_its_file_longer_is_revoked_and_the_file_is_cut_back() {
+    // spec: X-1-31
+    let place = Place::new(Options::default());
+    let driver = Driver::start(&place);
+    let mut watcher = Raw::socket(&place.socket());
+    watcher.lease(Role::Consumer, CAMERA, 8);
+    let mut hostile = Raw::socket(&place.socket());
+    let lease = hostile.lease(Role::Producer, CAMERA, 7);
+    let ring = lease.fds[0].as_fd();
+    let made = fstat(ring).unwrap().st_size;
+    ftruncate(ring, u64::try_from(made).unwrap() + 64 * MIB).unwrap();
+    let revoked = hostile.revoked(lease.lease_id);
+    assert_eq!(revoked.reason, LeaseRevokeReason::Revoked);
+    assert_eq!(
+        revoked.error_message,
+        "region was made longer than it may be"
+    );
+    assert_eq!(fstat(ring).unwrap().st_size, made);
+    watcher.announce_above(CAMERA, lease.epoch());
+    assert_eq!(driver.get("/livez").0, 200);
+}
+
+#[test]
+fn a_producer_that_punches_a_hole_where_nobody_looks_is_revoked_all_the_same() {
+    // spec: X-1-31
+    let place = Place::new(Options::default());
+    let _driver = Driver::start(&place);
+    let mut hostile = Raw::socket(&place.socket());
+    let lease = hostile.lease(Role::Producer, CAMERA, 7);
+    let pool = lease.fds[1].as_fd();
+    let end = u64::try_from(fstat(pool).unwrap().st_size).unwrap();
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(pool, hole, end / 2, end / 2).unwrap();
+    let revoked = hostile.revoked(lease.lease_id);
+    assert_eq!(revoked.error_message, "region lost its pages");
 }
 
 #[test]

@@ -198,6 +198,8 @@ impl RemoveReason {
 pub enum EpochCause {
     /// A consumer attached to a stream that had none yet.
     FirstConsumer,
+    /// The policy wants its memory before anybody asks.
+    Eager,
     /// A producer attached.
     ProducerAttached,
     /// The producer's lease ended (detach, expiry, revoke, close).
@@ -212,8 +214,9 @@ pub enum EpochCause {
 
 impl EpochCause {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::FirstConsumer,
+        Self::Eager,
         Self::ProducerAttached,
         Self::ProducerEnded,
         Self::LayoutChanged,
@@ -226,6 +229,7 @@ impl EpochCause {
     pub const fn label(self) -> &'static str {
         match self {
             Self::FirstConsumer => "first_consumer",
+            Self::Eager => "eager",
             Self::ProducerAttached => "producer_attached",
             Self::ProducerEnded => "producer_ended",
             Self::LayoutChanged => "layout_changed",

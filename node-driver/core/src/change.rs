@@ -8,7 +8,7 @@ use crate::driver::Driver;
 use crate::grant::End;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
-use crate::stream::{Phase, Step, Stream};
+use crate::stream::{Departed, Phase, Step, Stream};
 
 impl Driver {
     /// Streams go first, so that their memory is there for those that come or change; of these the
@@ -24,13 +24,19 @@ impl Driver {
         for id in &gone {
             self.remove_stream(*id, out);
         }
-        let (added, mut relayouts) = self.follow_streams();
-        relayouts.sort_by_key(|id| {
+        let (added, relayouts) = self.follow_streams();
+        let mut wanted = relayouts.clone();
+        wanted.extend(self.eager_streams());
+        wanted.sort_by_key(|id| {
             let priority = self.streams.get(id).map(|stream| stream.priority);
             (std::cmp::Reverse(priority), *id)
         });
-        for id in &relayouts {
-            self.relayout(*id, out);
+        wanted.dedup();
+        for id in &wanted {
+            if relayouts.contains(id) {
+                self.relayout(*id, out);
+            }
+            self.begin_eagerly(*id, out);
         }
         let all: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in all {
@@ -66,6 +72,7 @@ impl Driver {
                     }
                 }
                 None if !full => {
+                    self.departed.remove(id);
                     self.streams.insert(*id, Stream::configured(wanted, place));
                     added += 1;
                 }
@@ -81,6 +88,25 @@ impl Driver {
         (added, relayouts)
     }
 
+    /// The streams whose first epoch is wanted before anybody asks.
+    fn eager_streams(&self) -> Vec<StreamId> {
+        let spec = self.policy.spec();
+        let eager = spec.streams.iter().filter(|it| it.eager && !spec.cordoned);
+        eager.map(|stream| stream.stream_id).collect()
+    }
+
+    fn begin_eagerly(&mut self, id: StreamId, out: &mut Vec<Action>) {
+        let spec = self.policy.streams().get(&id).map(|wanted| &wanted.spec);
+        let eager = spec.is_some_and(|spec| spec.eager) && !self.policy.spec().cordoned;
+        let absent = self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| matches!(stream.phase, Phase::Absent));
+        if eager && absent && self.life.is_running() {
+            self.raise(id, EpochCause::Eager, Vec::new(), None, out);
+        }
+    }
+
     /// Ends everything of a stream that is served no more. Its epochs are collected when they are old
     /// enough: a client may still be opening files.
     fn remove_stream(&mut self, id: StreamId, out: &mut Vec<Action>) {
@@ -93,11 +119,19 @@ impl Driver {
             .chain(stream.consumers.keys())
             .copied()
             .collect();
+        let departed = Departed {
+            namespace: stream.namespace.clone(),
+            name: stream.name.clone(),
+            uid: stream.uid.clone(),
+        };
         for lease in leases {
             self.invalidate(lease, End::revoked("stream was removed"), out);
         }
         self.abandon(id, &Refusal::StreamRemoved, out);
         self.forget_stream(id, out);
+        if !self.epochs.is_empty_of(id) {
+            self.departed.insert(id, departed);
+        }
         self.collect(id, out);
     }
 

@@ -194,7 +194,12 @@ impl Driver {
             return;
         }
         match result {
-            Ok(()) => self.epochs.forget(key),
+            Ok(()) => {
+                self.epochs.forget(key);
+                if self.epochs.is_empty_of(key.stream) {
+                    self.departed.remove(&key.stream);
+                }
+            }
             Err(error) => {
                 // It still lies there: tried again with the next collection of its stream.
                 record.state = RecordState::Live;

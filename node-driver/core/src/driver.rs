@@ -28,7 +28,7 @@ use crate::provision::Ops;
 use crate::refusal::{Refusal, clip};
 use crate::shutdown::Life;
 use crate::status::StatusSnapshot;
-use crate::stream::Stream;
+use crate::stream::{Departed, Stream};
 
 /// The driver.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Driver {
     pub(crate) pending: BTreeMap<ClientId, StreamId>,
     pub(crate) connections: Connections,
     pub(crate) epochs: Epochs,
+    /// Streams that are served no more and still take memory.
+    pub(crate) departed: BTreeMap<StreamId, Departed>,
     /// Streams with a claim on memory.
     pub(crate) claimants: BTreeSet<StreamId>,
     pub(crate) ops: Ops,
@@ -91,6 +93,7 @@ impl Driver {
             pending: BTreeMap::new(),
             connections: Connections::default(),
             epochs,
+            departed: BTreeMap::new(),
             claimants: BTreeSet::new(),
             ops: Ops::default(),
             deadlines: Deadlines::default(),

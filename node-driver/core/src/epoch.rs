@@ -151,6 +151,11 @@ impl Epochs {
         self.ledger.insert(key, record);
     }
 
+    /// Whether nothing of `stream` lies anywhere.
+    pub(crate) fn is_empty_of(&self, stream: StreamId) -> bool {
+        self.of_stream(stream).next().is_none()
+    }
+
     /// From now on everything of `stream` counts against `charge`.
     pub(crate) fn charge(&mut self, stream: StreamId, charge: &Arc<Charge>) {
         for (_, record) in self.ledger.range_mut(keys_of(stream)) {

@@ -123,6 +123,8 @@ pub struct StreamSpec {
     pub limits: StreamLimits,
     /// Names of the quotas that it counts against.
     pub quotas: Vec<String>,
+    /// Its first epoch is made when the policy comes, not when somebody attaches.
+    pub eager: bool,
 }
 
 impl Default for StreamSpec {
@@ -139,6 +141,7 @@ impl Default for StreamSpec {
             priority: 0,
             limits: StreamLimits::default(),
             quotas: Vec::new(),
+            eager: false,
         }
     }
 }

@@ -207,7 +207,12 @@ impl Driver {
                 }
             }
             (None, Ok(())) => self.remove(key, RemoveReason::Abandoned, out),
-            (None, Err(_)) => self.epochs.forget(key),
+            (None, Err(_)) => {
+                self.epochs.forget(key);
+                if self.epochs.is_empty_of(key.stream) {
+                    self.departed.remove(&key.stream);
+                }
+            }
         }
     }
 
@@ -345,7 +350,8 @@ impl Driver {
             EpochCause::FirstConsumer | EpochCause::ProducerAttached => {
                 !stream.consumers.is_empty()
             }
-            EpochCause::ProducerEnded
+            EpochCause::Eager
+            | EpochCause::ProducerEnded
             | EpochCause::LayoutChanged
             | EpochCause::Poisoned
             | EpochCause::Retry => true,

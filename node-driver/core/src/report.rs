@@ -11,7 +11,7 @@ use crate::epoch::Record;
 use crate::layout::LAYOUT_VERSION;
 use crate::lease::Lease;
 use crate::status::{
-    BaseStatus, ClassStatus, ConsumerStatus, EpochStatus, ProducerStatus, QuotaStatus,
+    BaseStatus, ClassStatus, ConsumerStatus, DepartedStatus, EpochStatus, ProducerStatus, QuotaStatus,
     StatusSnapshot, StreamStatus, Uris, Way,
 };
 use crate::stream::{Place, Stream};
@@ -52,6 +52,7 @@ impl Driver {
             connections: count(self.connections.len()),
             memory_bytes,
             streams,
+            departed: if sees_all { self.departed() } else { Vec::new() },
             bases: if sees_all { self.bases() } else { Vec::new() },
             classes: if sees_all { self.classes() } else { Vec::new() },
             quotas: if sees_all { self.quotas() } else { Vec::new() },
@@ -61,6 +62,17 @@ impl Driver {
                 Counters::default()
             },
         }
+    }
+
+    fn departed(&self) -> Vec<DepartedStatus> {
+        let departed = self.departed.iter().map(|(id, stream)| DepartedStatus {
+            stream_id: *id,
+            namespace: stream.namespace.clone(),
+            name: stream.name.clone(),
+            uid: stream.uid.clone(),
+            bytes: self.sum(|key, _| key.stream == *id),
+        });
+        departed.collect()
     }
 
     fn bases(&self) -> Vec<BaseStatus> {

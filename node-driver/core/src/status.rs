@@ -24,7 +24,10 @@ pub struct StatusSnapshot {
     pub memory_bytes: u64,
     /// The streams that may be seen, by id.
     pub streams: Vec<StreamStatus>,
-    /// Where regions lie, by id. This and the next two are empty for a connection with limited access.
+    /// Streams that the policy does not have any more and that still take memory, by id. This and the
+    /// next three are empty for a connection with limited access.
+    pub departed: Vec<DepartedStatus>,
+    /// Where regions lie, by id.
     pub bases: Vec<BaseStatus>,
     /// The classes of the policy, by name.
     pub classes: Vec<ClassStatus>,
@@ -111,6 +114,21 @@ pub struct Uris {
     pub header: String,
     /// Of the pools, in the order of the messages.
     pub pools: Vec<String>,
+}
+
+/// A stream that is served no more, while old epochs of it still lie there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepartedStatus {
+    /// Its id.
+    pub stream_id: StreamId,
+    /// Its namespace in a cluster, else empty.
+    pub namespace: String,
+    /// Its configured name.
+    pub name: String,
+    /// Its uid in a cluster, else empty.
+    pub uid: String,
+    /// Bytes of its epochs.
+    pub bytes: u64,
 }
 
 /// Memory on one base.

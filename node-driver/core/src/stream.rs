@@ -61,6 +61,14 @@ pub(crate) struct Stream {
     pub(crate) held: bool,
 }
 
+/// A configured stream that is served no more, while epochs of it still lie there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Departed {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
 /// Where a stream's files lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {

@@ -98,6 +98,7 @@ fn snapshot() -> Snapshot {
             connections: 1,
             memory_bytes: 12_288,
             streams: vec![stream()],
+            departed: vec![],
             bases: vec![],
             classes: vec![ClassStatus {
                 name: "default".into(),

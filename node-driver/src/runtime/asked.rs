@@ -1,5 +1,8 @@
 //! What other threads ask, answered by the duty cycle: the policy, attachments, a look at everything.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;

@@ -669,6 +669,43 @@ fn a_policy_that_names_a_class_or_quota_that_is_not_there_is_not_followed() {
     );
 }
 
+#[test]
+fn an_eager_stream_has_memory_before_anybody_asks_and_the_higher_priority_gets_it_first() {
+    let mut rig = rig(|policy| *policy = PolicySpec::default());
+    let mut eager = policy();
+    small_class(&mut eager, 1);
+    for stream in &mut eager.streams {
+        stream.eager = true;
+    }
+    eager.streams[1].priority = 1;
+    follow(&mut rig, eager.clone());
+    let phase = |rig: &Rig, id| status(rig, id).phase;
+    assert_eq!(phase(&rig, LIDAR), StreamPhase::Ready);
+    assert_eq!(phase(&rig, HUGE), StreamPhase::Ready);
+    assert_eq!(phase(&rig, CAMERA), StreamPhase::Failed, "it waits");
+    assert_eq!(rig.status().counters.epochs["eager"], 2);
+    // As soon as there is memory it is made, without anybody asking.
+    small_class(&mut eager, 2);
+    follow(&mut rig, eager);
+    rig.pass(2);
+    assert_eq!(phase(&rig, CAMERA), StreamPhase::Ready);
+}
+
+#[test]
+fn a_stream_that_left_the_policy_is_named_until_its_memory_is_free() {
+    let mut rig = rig(|_| {});
+    rig.lease(aeron(1), produce(7));
+    let mut without = policy();
+    without.streams.remove(0);
+    follow(&mut rig, without);
+    let departed = rig.status().departed;
+    assert_eq!(departed.len(), 1);
+    assert_eq!(departed[0].uid, "uid of camera");
+    assert_eq!((departed[0].stream_id, departed[0].bytes), (CAMERA, EPOCH));
+    rig.pass(5);
+    assert_eq!(rig.status().departed, []);
+}
+
 // === regions that grow ===
 
 #[test]
