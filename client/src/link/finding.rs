@@ -257,15 +257,19 @@ impl Link {
             StreamKey::Id(id) => results().find(|result| result.stream_id == *id),
             StreamKey::Name(name) => results()
                 .find(|result| result.data_source_name == *name)
-                .or_else(|| the_only(results().filter(|result| short_of(result) == name))),
+                .or_else(|| the_only(results().filter(|result| is_short_for_other(name, result)))),
         }
     }
 }
 
-/// A stream of a cluster is also known by its name without the namespace.
-fn short_of(result: &DiscoveryResult) -> &str {
-    let name = result.data_source_name.as_str();
-    name.rsplit_once('/').map_or(name, |(_, short)| short)
+/// A stream of a cluster is known by its name with and without the namespace; the driver has compared
+/// the namespace where one was asked for, and answers with the name alone.
+// spec: X-2-41
+fn is_short_for_other(asked: &str, result: &DiscoveryResult) -> bool {
+    let answered = result.data_source_name.as_str();
+    let is_short_for =
+        |short: &str, full: &str| full.rsplit_once('/').is_some_and(|(_, last)| last == short);
+    is_short_for(asked, answered) || is_short_for(answered, asked)
 }
 
 fn the_only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
