@@ -6,12 +6,9 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use harness::{CREATOR, EPOCH, STREAM, layout, options, store};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use harness::{CREATOR, EPOCH, STREAM, layout, options, store, tree};
 use tempfile::TempDir;
-use tensorpool_shm::{
-    Access, CreateError, Filesystem, MapOptions, Permissions, StoreError, StoreOptions,
-};
+use tensorpool_shm::{Access, Filesystem, MapOptions, Permissions, StoreError, StoreOptions};
 use tensorpool_wire::{Epoch, MonoNanos, RegionType, ShmUri, StreamId, Superblock};
 
 fn base() -> TempDir {
@@ -24,22 +21,6 @@ fn mode(path: &Path) -> u32 {
         .permissions()
         .mode()
         & 0o7777
-}
-
-fn tree(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut todo = vec![root.to_path_buf()];
-    while let Some(directory) = todo.pop() {
-        for entry in std::fs::read_dir(directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                todo.push(path.clone());
-            }
-            found.push(path.strip_prefix(root).expect("below").to_path_buf());
-        }
-    }
-    found.sort();
-    found
 }
 
 // spec: W-15.21a-1 W-15.21a-3 W-15.21a-4 D-15-1
@@ -511,94 +492,4 @@ fn locked_epochs_stay_in_memory_while_their_creator_holds_them() {
     assert_eq!(locked_kib() * 1024, epoch.bytes());
     drop(epoch);
     assert_eq!(locked_kib(), 0);
-}
-
-/// A tmpfs of its own, as small as the test wants it. Gone when dropped.
-struct SmallTmpfs(TempDir);
-
-impl SmallTmpfs {
-    /// `None` where mounting is not allowed.
-    fn new(bytes: u64) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let size = std::ffi::CString::new(format!("size={bytes}")).expect("plain text");
-        mount(
-            "tmpfs",
-            dir.path(),
-            "tmpfs",
-            MountFlags::empty(),
-            Some(size.as_c_str()),
-        )
-        .ok()?;
-        Some(Self(dir))
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let stat = rustix::fs::statfs(self.0.path()).expect("statfs");
-        stat.f_bavail * 4096
-    }
-}
-
-impl Drop for SmallTmpfs {
-    fn drop(&mut self) {
-        unmount(self.0.path(), UnmountFlags::DETACH).expect("unmounted");
-    }
-}
-
-#[test]
-fn a_full_filesystem_says_what_is_missing_and_keeps_nothing() {
-    let Some(tmpfs) = SmallTmpfs::new(1 << 20) else {
-        return harness::not_run("mounting a tmpfs needs root");
-    };
-    let store = store(tmpfs.0.path());
-    let small = store
-        .create(layout(Epoch(1), 4, &[4096]), CREATOR)
-        .expect("a small epoch");
-    store
-        .create(layout(Epoch(2), 4, &[4096]), CREATOR)
-        .expect("a small epoch");
-    let held = 2 * small.bytes();
-    let (before, free) = (tree(tmpfs.0.path()), tmpfs.free_bytes());
-    let error = store
-        .create(layout(Epoch(3), 64, &[16_384]), CREATOR)
-        .expect_err("too large");
-    assert_eq!(error.reason(), "no_space");
-    let CreateError::NoSpace {
-        needed,
-        free: found,
-        held_by_old_epochs,
-        ..
-    } = error
-    else {
-        panic!("{error}");
-    };
-    assert_eq!(needed, 20_480 + 64 * 16_384 + 4096);
-    assert_eq!(found, free);
-    assert_eq!(held_by_old_epochs, held);
-    assert_eq!((tree(tmpfs.0.path()), tmpfs.free_bytes()), (before, free));
-    // Collecting one old epoch is enough for another small one.
-    store.remove(STREAM, Epoch(1)).expect("removed");
-    store
-        .create(layout(Epoch(4), 4, &[4096]), CREATOR)
-        .expect("a small epoch");
-}
-
-#[test]
-fn a_stream_that_never_fitted_leaves_no_directory() {
-    let Some(tmpfs) = SmallTmpfs::new(1 << 20) else {
-        return harness::not_run("mounting a tmpfs needs root");
-    };
-    let store = store(tmpfs.0.path());
-    let error = store
-        .create(layout(EPOCH, 1024, &[4096]), CREATOR)
-        .expect_err("too large");
-    let text = error.to_string();
-    for part in [
-        "stream 10000",
-        "epoch 77",
-        "needs 4464640 bytes (1090 pages",
-        "0 are held",
-    ] {
-        assert!(text.contains(part), "{text}: no {part}");
-    }
-    assert_eq!(tree(store.path()), Vec::<PathBuf>::new());
 }

@@ -152,3 +152,20 @@ pub(crate) fn not_run(why: &str) {
     assert!(!must_run, "not run, although TENSORPOOL_CI=1: {why}");
     println!("not run: {why}");
 }
+
+/// Everything below `root`, in order.
+pub(crate) fn tree(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_path_buf()];
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                todo.push(path.clone());
+            }
+            found.push(path.strip_prefix(root).expect("below").to_path_buf());
+        }
+    }
+    found.sort();
+    found
+}
