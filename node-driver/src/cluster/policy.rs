@@ -50,8 +50,6 @@ pub struct ClusterStream {
     pub transports: Vec<Transport>,
     /// Bytes of its files, whole pages.
     pub bytes: u64,
-    /// Its memory is taken at once, not with the first client.
-    pub eager: bool,
 }
 
 impl ClusterStream {
@@ -253,7 +251,6 @@ impl Accepted<'_> {
             page_size: stream.page_size,
             transports: class.transports.clone(),
             bytes: stream.layout.bytes(stream.page_size),
-            eager: stream.mode == PlacementMode::Eager,
         };
         if let Some(flaw) = stream.layout.flaw() {
             return Err(Flaw::Layout(flaw));
@@ -295,6 +292,7 @@ impl Accepted<'_> {
                 consumers: Some(stream.limits.consumers),
             },
             quotas,
+            eager: stream.mode == PlacementMode::Eager,
             ..StreamSpec::default()
         });
         Ok(carried)

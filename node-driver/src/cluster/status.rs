@@ -11,7 +11,7 @@ use tensorpool_crds::{
     AeronEndpoint, Condition, DriverIdentity, PoolReport, StreamPhase, StreamReport,
     TensorPoolNodeStatus, Time, Transport, deduplicate, same_but_times, settle,
 };
-use tensorpool_driver_core::{StreamPhase as CorePhase, StreamStatus, Way};
+use tensorpool_driver_core::{DepartedStatus, StreamPhase as CorePhase, StreamStatus, Way};
 
 use super::follow::Following;
 use super::huge_pages::HugePages;
@@ -73,10 +73,14 @@ pub struct Facts<'a> {
 pub fn status_of(facts: &Facts<'_>, now: &Time) -> TensorPoolNodeStatus {
     let policy = facts.following.policy.as_deref();
     let carried = facts.snapshot.status.streams.iter();
-    let carried = carried.filter_map(|stream| report(facts, policy, stream));
+    let carried = carried.filter_map(|stream| report(facts, stream));
+    let departed = facts.snapshot.status.departed.iter();
+    let departed = departed
+        .filter(|it| !it.namespace.is_empty())
+        .map(departing);
     let refused = policy.into_iter().flat_map(|policy| &policy.refused);
     let refused = refused.filter_map(refusal);
-    let published = deduplicate(carried.chain(refused).collect());
+    let published = deduplicate(carried.chain(departed).chain(refused).collect());
     let streams = published.streams;
     let attached = streams.iter().fold(0_u32, |sum, stream| {
         sum.saturating_add(stream.producers)
@@ -136,19 +140,11 @@ fn number(count: usize) -> u32 {
 }
 
 /// One stream; `None` while nobody has asked for it.
-fn report(
-    facts: &Facts<'_>,
-    policy: Option<&ClusterPolicy>,
-    stream: &StreamStatus,
-) -> Option<StreamReport> {
+fn report(facts: &Facts<'_>, stream: &StreamStatus) -> Option<StreamReport> {
     if stream.dynamic || stream.namespace.is_empty() {
         return None;
     }
-    let is_wanted = policy.is_some_and(|policy| {
-        let carried = policy.stream(&stream.namespace, &stream.name);
-        carried.is_some_and(|carried| carried.uid == stream.uid)
-    });
-    let (phase, reason, message) = phase(stream, is_wanted)?;
+    let (phase, reason, message) = phase(stream)?;
     let uri = |uri: &String| uri.len() <= MAX_URI_BYTES && !uri.is_empty();
     let uris = Some(&stream.uris).filter(|uris| uri(&uris.header) && uris.pools.iter().all(uri));
     Some(StreamReport {
@@ -175,19 +171,11 @@ fn report(
 
 type Phase = (StreamPhase, Option<&'static str>, Option<String>);
 
-fn phase(stream: &StreamStatus, is_wanted: bool) -> Option<Phase> {
+fn phase(stream: &StreamStatus) -> Option<Phase> {
     let because = |phase| {
         let reason = stream.error_reason.unwrap_or("Unknown");
         Some((phase, Some(reason), stream.error.clone()))
     };
-    if !is_wanted {
-        // It waits for its memory to be given back, and the operator with it.
-        let message = "the stream is gone and its memory is being given back";
-        return (!stream.memory.is_empty()).then(|| {
-            let message = Some(message.to_owned());
-            (StreamPhase::Pending, Some("Removing"), message)
-        });
-    }
     if stream.epoch.is_some() {
         // Also while the next epoch is made, or could not be.
         return Some((StreamPhase::Ready, None, None));
@@ -218,28 +206,58 @@ fn pod(facts: &Facts<'_>, stream: &StreamStatus) -> Option<String> {
     }
 }
 
+/// A stream that left the policy: it waits for its memory to be given back, and the operator with it.
+fn departing(departed: &DepartedStatus) -> StreamReport {
+    StreamReport {
+        reason: Some("Removing".to_owned()),
+        message: Some("the stream is gone and its memory is being given back".to_owned()),
+        bytes: departed.bytes,
+        ..without_memory(
+            (&departed.namespace, &departed.name, &departed.uid),
+            departed.stream_id.get(),
+            StreamPhase::Pending,
+        )
+    }
+}
+
 /// A stream that cannot be carried; one without a valid number cannot be reported by itself.
 fn refusal(refused: &RefusedStream) -> Option<StreamReport> {
     if refused.stream_id == 0 || refused.stream_id == u32::MAX {
         return None;
     }
     Some(StreamReport {
-        namespace: refused.namespace.clone(),
-        name: refused.name.clone(),
-        uid: refused.uid.clone(),
-        stream_id: refused.stream_id,
-        epoch: None,
-        layout_version: 0,
-        phase: StreamPhase::Failed,
         reason: Some(refused.flaw.reason().to_owned()),
         message: Some(clip(&refused.flaw.to_string(), MAX_MESSAGE_BYTES)),
+        ..without_memory(
+            (&refused.namespace, &refused.name, &refused.uid),
+            refused.stream_id,
+            StreamPhase::Failed,
+        )
+    })
+}
+
+fn without_memory(
+    (namespace, name, uid): (&str, &str, &str),
+    stream_id: u32,
+    phase: StreamPhase,
+) -> StreamReport {
+    StreamReport {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        stream_id,
+        epoch: None,
+        layout_version: 0,
+        phase,
+        reason: None,
+        message: None,
         bytes: 0,
         header_uri: None,
         pool_uris: Vec::new(),
         producer_pod: None,
         producers: 0,
         consumers: 0,
-    })
+    }
 }
 
 /// The classes by name. Removed files that clients still map are counted per mount; where several

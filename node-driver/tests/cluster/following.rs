@@ -61,7 +61,9 @@ fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
     let mut camera_now = stream("camera", 20_000);
     camera_now["priority"] = json!(100);
     camera_now["limits"]["consumers"] = json!(1);
-    let streams = [camera_now, stream("radar", 20_002)];
+    let mut radar = stream("radar", 20_002);
+    radar["mode"] = json!("Eager");
+    let streams = [camera_now, radar];
     world.apply("n1.json", &node("n1", "r2", &streams).to_string());
     n1.follows("r2");
     let revoked = client.revoked(lidar.lease_id);
@@ -70,12 +72,16 @@ fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
         "the revocation has words"
     );
     client.keepalive(&camera);
+    n1.status("an eager stream has memory before anybody asks", |status| {
+        let radar = report(status, "radar");
+        radar["phase"] == "Ready" && radar["bytes"].as_u64() > Some(0)
+    });
     let radar = client.lease(Role::Producer, 20_002, 10);
     assert!(radar.epoch() > camera.epoch());
     let (refused, _) = client.attach(Role::Consumer, 20_000, 11);
     assert_ne!(refused.code, ResponseCode::Ok, "the new limit holds");
     let status = n1.status("the change is reported", |status| {
-        report(status, "radar")["phase"] == "Ready"
+        report(status, "radar")["producers"] == 1 && report(status, "lidar").is_null()
     });
     assert_eq!(report(&status, "camera")["epoch"], camera.epoch());
     assert_eq!(report(&status, "camera")["producers"], 1);

@@ -102,11 +102,11 @@ fn everything_that_the_core_enforces_is_carried_over() {
     assert_eq!(carried.page_size, PageSize::Huge2Mi);
     assert_eq!(carried.transports, [Transport::Socket]);
     assert_eq!(carried.bytes, 4 << 20);
-    assert!(carried.eager);
     let told = &policy.spec.streams[0];
     assert_eq!(told.full_name(), "vision/camera");
     assert_eq!(told.uid, "uid-camera");
     assert_eq!(told.priority, 7);
+    assert!(told.eager);
     assert_eq!(told.class, "huge");
     assert_eq!(told.quotas, ["vision/all"]);
     assert_eq!(

@@ -9,8 +9,8 @@ use tensorpool_crds::{
     TensorPoolNodeStatus, Time, Transport,
 };
 use tensorpool_driver_core::{
-    BaseId, ClassStatus, Counters, EpochStatus, Lifecycle, ProducerStatus, StatusSnapshot,
-    StreamPhase as CorePhase, StreamStatus, Uris, Way,
+    BaseId, ClassStatus, Counters, DepartedStatus, EpochStatus, Lifecycle, ProducerStatus,
+    StatusSnapshot, StreamPhase as CorePhase, StreamStatus, Uris, Way,
 };
 use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, MonoNanos, StreamId};
 
@@ -129,7 +129,6 @@ fn carried(name: &str) -> ClusterStream {
         page_size: PageSize::Base,
         transports: vec![Transport::Socket],
         bytes: 8_192,
-        eager: false,
     }
 }
 
@@ -335,24 +334,33 @@ fn phases_say_how_far_a_stream_is() {
 #[test]
 fn a_stream_that_left_the_policy_is_named_until_its_memory_is_given_back() {
     let mut node = Node::new();
-    let mut camera = served("camera", 1, 3);
-    camera.uid = "uid-of-the-one-before".to_owned();
-    node.snapshot.status.streams = vec![camera.clone(), served("unknown", 9, 4)];
-    let streams = node.status().streams;
-    let phases: Vec<_> = streams
+    node.snapshot.status.streams = vec![served("camera", 1, 3)];
+    node.snapshot.status.departed = vec![DepartedStatus {
+        stream_id: StreamId(9),
+        namespace: "vision".to_owned(),
+        name: "camera".to_owned(),
+        uid: "uid-of-the-one-before".to_owned(),
+        bytes: 4_096,
+    }];
+    let status = node.status();
+    let phases: Vec<_> = status
+        .streams
         .iter()
-        .map(|it| (it.name.as_str(), it.phase, it.reason.as_deref()))
+        .map(|it| (it.uid.as_str(), it.phase, it.reason.as_deref(), it.bytes))
         .collect();
     assert_eq!(
         phases,
         [
-            ("camera", StreamPhase::Pending, Some("Removing")),
-            ("unknown", StreamPhase::Pending, Some("Removing")),
+            ("uid-camera", StreamPhase::Ready, None, 8_192),
+            (
+                "uid-of-the-one-before",
+                StreamPhase::Pending,
+                Some("Removing"),
+                4_096
+            ),
         ]
     );
-    camera.memory.clear();
-    node.snapshot.status.streams = vec![camera];
-    assert_eq!(node.status().streams, []);
+    assert_eq!(status.stream_count, 2);
 }
 
 #[test]
