@@ -275,7 +275,8 @@ pub enum Note {
         /// Why it was made.
         cause: EpochCause,
     },
-    /// An epoch could not be made. Waiting attaches were refused.
+    /// An epoch could not be made. Waiting attaches were refused. Not repeated while the text is the
+    /// same.
     EpochFailed {
         /// Whose epoch, and which.
         key: EpochKey,

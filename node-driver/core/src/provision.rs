@@ -342,10 +342,13 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(&key.stream) else {
             return;
         };
-        stream.last_error = Some(Failure {
+        let failure = Failure {
             reason: why.label(),
             text: text.clone(),
-        });
+        };
+        // A stream that waits for memory fails the same way each period: that is no news.
+        let is_news = stream.last_error.as_ref() != Some(&failure);
+        stream.last_error = Some(failure);
         let wanted = match cause {
             EpochCause::FirstConsumer | EpochCause::ProducerAttached => {
                 !stream.consumers.is_empty()
@@ -366,7 +369,9 @@ impl Driver {
             None => Phase::Absent,
         };
         self.counters.epochs_failed += 1;
-        out.push(Action::Note(Note::EpochFailed { key, text }));
+        if is_news {
+            out.push(Action::Note(Note::EpochFailed { key, text }));
+        }
         for asker in waiting {
             if holds && asker.role == LeaseRole::Consumer {
                 self.grant(key.stream, asker, out);
