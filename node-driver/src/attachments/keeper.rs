@@ -3,6 +3,9 @@
 //! For a new volume, in this order: what it asks for, the `CSIDriver` object, RBAC, the policy; then its
 //! record, view and socket. A volume that is mounted already is not asked anything.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

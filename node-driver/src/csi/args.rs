@@ -50,6 +50,6 @@ const AFTER_HELP: &str = "What it makes below kubelet's directory:
   plugins/csi.tensorpool.io/csi.sock             kubelet's questions about volumes
   plugins_registry/csi.tensorpool.io-reg.sock    registration, once the driver answers
 
-Kubelet dials these paths itself, and a socket's path has at most 107 bytes: kubelet's directory may have 70.
+Kubelet dials these paths itself, and a socket's path has at most 107 bytes: kubelet's directory may have 63.
 
 Exit codes: 0 ended by SIGTERM or SIGINT; 1 failed; 2 the command line is not valid.";

@@ -158,6 +158,8 @@ impl Paths {
             if path.as_os_str().len() > PATH_MAX_BYTES {
                 return Err(CsiError::PathTooLong(path.clone()));
             }
+        }
+        for path in [&paths.plugin, &paths.registration] {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory).map_err(at("make the directory", directory))?;
             }
@@ -285,16 +287,29 @@ fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> CsiError {
 mod tests {
     use super::*;
 
+    /// Kubelet's directory with a path of this many bytes.
+    fn kubelet_dir(below: &Path, bytes: usize) -> PathBuf {
+        let rest = bytes - below.as_os_str().len() - 1;
+        below.join("k".repeat(rest))
+    }
+
     #[test]
     fn a_path_that_kubelet_cannot_dial_is_refused_with_its_length() {
-        let dir = tempfile::tempdir().unwrap();
-        let deep = dir.path().join("k".repeat(90));
-        let error = Paths::below(&deep).unwrap_err();
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let too_long = kubelet_dir(dir.path(), 64);
+        let error = Paths::below(&too_long).unwrap_err();
         assert!(matches!(error, CsiError::PathTooLong(_)), "{error}");
-        assert!(
-            error.to_string().contains("kubelet can dial 107"),
-            "{error}"
+        let words = "has 108 bytes, and kubelet can dial 107";
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(!too_long.exists(), "nothing is made that would not be used");
+        let longest = kubelet_dir(dir.path(), 63);
+        assert_eq!(
+            Paths::below(&longest)
+                .unwrap()
+                .registration
+                .as_os_str()
+                .len(),
+            PATH_MAX_BYTES
         );
-        assert!(!deep.exists(), "nothing is made");
     }
 }
