@@ -16,6 +16,8 @@ use tensorpool_transport::socket::ListenError;
 use tensorpool_wire::ConnectionId;
 use tokio::sync::{oneshot, watch};
 
+use crate::requests::{Counts, Requests};
+
 /// Questions that may wait at one time.
 const WAITING: usize = 256;
 
@@ -29,6 +31,7 @@ pub struct Control {
     commands: SyncSender<Command>,
     wake: Arc<OwnedFd>,
     changes: watch::Receiver<u64>,
+    requests: Requests,
 }
 
 /// The duty cycle's end.
@@ -37,6 +40,7 @@ pub struct Commands {
     inbox: Receiver<Command>,
     wake: Arc<OwnedFd>,
     changes: watch::Sender<u64>,
+    requests: Requests,
 }
 
 /// One question, with where its answer goes. Who asked may have given up meanwhile.
@@ -197,15 +201,18 @@ pub fn channel() -> io::Result<(Control, Commands)> {
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (sender, inbox) = sync_channel(WAITING);
     let (changed, changes) = watch::channel(0);
+    let requests = Requests::default();
     let control = Control {
         commands: sender,
         wake: Arc::clone(&wake),
         changes,
+        requests: requests.clone(),
     };
     let commands = Commands {
         inbox,
         wake,
         changes: changed,
+        requests,
     };
     Ok((control, commands))
 }
@@ -290,6 +297,12 @@ impl Control {
         self.changes.clone()
     }
 
+    /// Where requests to the API server are counted.
+    #[must_use]
+    pub const fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -316,6 +329,11 @@ impl Commands {
     pub(crate) fn hush(&self) {
         // Empty: nobody has asked.
         let _count = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
+
+    /// Requests to the API server so far.
+    pub(crate) fn requests(&self) -> Counts {
+        self.requests.all()
     }
 
     /// Says that something changed.

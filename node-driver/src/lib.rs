@@ -32,6 +32,7 @@ pub mod mount;
 mod perform;
 #[cfg(feature = "aeron")]
 mod relay;
+pub mod requests;
 mod runtime;
 mod scan;
 mod serve;

@@ -27,6 +27,7 @@ use tensorpool_wire::StreamId;
 
 use crate::control::BaseFacts;
 use crate::counters::{Counters, ReportedDrops, WayIn};
+use crate::requests::Counts;
 use metric::{Kind, Metric};
 
 /// All that one scrape shows, taken by the duty cycle at one instant.
@@ -44,6 +45,8 @@ pub(crate) struct Snapshot {
     pub media_driver: bool,
     /// Messages to Aeron that waited and were dropped, by reason.
     pub given_up: Option<[(&'static str, u64); 2]>,
+    /// To the API server; empty stand-alone.
+    pub requests: Counts,
 }
 
 /// The exposition text of one snapshot.

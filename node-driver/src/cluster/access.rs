@@ -17,6 +17,8 @@ use tensorpool_crds::GROUP;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::requests::Requests;
+
 /// How long an `allowed` is believed.
 pub const ALLOWED_FOR: Duration = Duration::from_secs(30);
 /// Kubelet asks again by itself, so nobody waits longer for one answer.
@@ -168,6 +170,7 @@ pub struct Reviewer {
     client: Client,
     runtime: Handle,
     allowed: Arc<Mutex<Allowed>>,
+    requests: Requests,
 }
 
 impl fmt::Debug for Reviewer {
@@ -184,7 +187,14 @@ impl Reviewer {
             client,
             runtime,
             allowed: Arc::default(),
+            requests: Requests::default(),
         }
+    }
+
+    /// Counts its questions there.
+    #[must_use]
+    pub fn counting(self, requests: Requests) -> Self {
+        Self { requests, ..self }
     }
 
     /// For a new attachment: what was allowed less than [`ALLOWED_FOR`] ago is allowed. May be
@@ -204,6 +214,17 @@ impl Reviewer {
     /// # Errors
     /// [`ReviewError`]; nothing is known then.
     pub async fn review_anew(&self, question: &Question) -> Result<Verdict, ReviewError> {
+        let verdict = self.ask(question).await;
+        let result = match &verdict {
+            Ok(Verdict::Allowed) => "allowed",
+            Ok(Verdict::Denied(_)) => "denied",
+            Err(error) => error.reason(),
+        };
+        self.requests.count("access_review", result);
+        verdict
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Verdict, ReviewError> {
         let asked_at = Instant::now();
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let review = question.review();

@@ -75,10 +75,13 @@ impl Follower {
                     );
                     self.seen.send_replace(None);
                 }
-                Err(error) => tracing::warn!(
-                    error = in_words(&error),
-                    "the watch of the node's object broke and is taken up again"
-                ),
+                Err(error) => {
+                    self.control.requests().count("watch", "broken");
+                    tracing::warn!(
+                        error = in_words(&error),
+                        "the watch of the node's object broke and is taken up again"
+                    );
+                }
             }
         }
         // A watch never ends by itself.

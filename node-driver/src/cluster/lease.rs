@@ -66,6 +66,7 @@ impl Heartbeat {
             let now = Instant::now();
             match written {
                 Ok(_) => {
+                    self.control.requests().count("lease", "ok");
                     if pace.failures() > 0 {
                         tracing::info!(lease = name, "the Lease is renewed again");
                     }
@@ -76,6 +77,7 @@ impl Heartbeat {
                     }
                 }
                 Err(failure) => {
+                    self.control.requests().count("lease", failure.reason());
                     say(&name, &failure);
                     pace.failed(now, failure.wish(), random_byte());
                     let next = pace.not_before().unwrap_or(now);

@@ -150,7 +150,8 @@ async fn run(
     let (surroundings, told) = watch::channel(Surroundings::default());
     let cluster = Cluster {
         policy,
-        reviewer: Reviewer::new(client.clone(), Handle::current()),
+        reviewer: Reviewer::new(client.clone(), Handle::current())
+            .counting(options.control.requests().clone()),
         csi_driver: CsiDriverObject::new(client.clone(), Handle::current()),
         surroundings,
         runtime: Handle::current(),

@@ -91,6 +91,7 @@ impl Reporter {
                 let began = Instant::now();
                 match self.apply(&wanted).await {
                     Ok(answer) => {
+                        self.control.requests().count("status", "ok");
                         if pace.failures() > 0 {
                             tracing::info!("the node's status is written again");
                         }
@@ -99,6 +100,7 @@ impl Reporter {
                         there.applied = Some((wanted, answer));
                     }
                     Err(failure) => {
+                        self.control.requests().count("status", failure.reason());
                         tracing::warn!(
                             reason = failure.reason(),
                             error = %failure,

@@ -28,6 +28,13 @@ impl Snapshot {
         )?;
         self.encode_quotas(out)?;
         out.family(
+            Metric::ApiRequests,
+            self.requests.iter().map(|((request, result), count)| {
+                let labels = vec![label("request", request), label("result", result)];
+                (labels, Number::Whole(*count))
+            }),
+        )?;
+        out.family(
             Metric::MountBytes,
             self.bases
                 .iter()

@@ -29,6 +29,8 @@ pub(crate) enum Metric {
     QuotaUsed,
     /// Mounts by page size.
     MountBytes,
+    /// Requests to the API server.
+    ApiRequests,
     /// Frames as producers report them.
     Frames,
     /// Drops as consumers report them.
@@ -121,6 +123,7 @@ impl Metric {
             Self::QuotaHard => "quota_hard",
             Self::QuotaUsed => "quota_used",
             Self::MountBytes => "mount_bytes",
+            Self::ApiRequests => "api_requests",
             Self::Frames => "stream_frames",
             Self::ConsumerDrops => "consumer_drops",
             Self::Attaches => "attaches",
@@ -174,6 +177,9 @@ impl Metric {
             Self::QuotaUsed => "What counts against a quota on this node",
             Self::MountBytes => {
                 "Bytes of a mount: all, free, wanted by classes, and pinned by clients that still map removed files"
+            }
+            Self::ApiRequests => {
+                "Requests to the Kubernetes API server: writes of the node's status and Lease, questions whether a pod may use a stream, and watches that broke"
             }
             Self::Frames => "Frames of the current epoch, as the producer last reported",
             Self::ConsumerDrops => {
@@ -236,7 +242,8 @@ impl Metric {
             | Self::Frames
             | Self::ConsumerDrops
             | Self::LongestCycle => Kind::Gauge,
-            Self::Attaches
+            Self::ApiRequests
+            | Self::Attaches
             | Self::LeasesEnded
             | Self::Keepalives
             | Self::Epochs

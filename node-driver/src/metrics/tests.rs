@@ -152,6 +152,7 @@ fn snapshot() -> Snapshot {
         socket: Some(Stats::default()),
         media_driver: true,
         given_up: Some([("unheard", 3), ("lost", 0)]),
+        requests: [(("status", "ok"), 4), (("status", "timeout"), 1)].into(),
     }
 }
 

@@ -55,6 +55,8 @@ fn control_plane_away_refusing_or_without_the_object_stops_nothing_on_the_node()
             .is_some_and(|text| text.contains("forbidden")),
         "{refused}"
     );
+    let counted = r#"tensorpool_driver_api_requests_total{request="status",result="forbidden"}"#;
+    assert!(driver.metric(counted) >= Some(1.0));
     let with = json!([{"op": "replace", "path": "/rules/1/verbs", "value": ["patch"]}]);
     world.kubectl(&[
         "patch",
