@@ -75,7 +75,7 @@ fn what_is_not_allowed_is_refused_in_words(rig: &Rig<'_>) {
         ),
     ];
     for (wanted, code, words) in cases {
-        let refused = rig.publish("refused", &wanted).unwrap_err();
+        let refused = rig.publish("refused", &wanted).expect_err("it is refused");
         assert_eq!(refused.code(), code, "{}", refused.message());
         assert!(refused.message().contains(words), "{}", refused.message());
     }
@@ -99,7 +99,7 @@ fn what_is_not_allowed_is_refused_in_words(rig: &Rig<'_>) {
         ),
     ];
     for (wanted, code, words) in cases {
-        let refused = rig.publish("refused", &wanted).unwrap_err();
+        let refused = rig.publish("refused", &wanted).expect_err("it is refused");
         assert_eq!(refused.code(), code, "{}", refused.message());
         assert!(refused.message().contains(words), "{}", refused.message());
     }
@@ -109,8 +109,10 @@ fn what_is_not_allowed_is_refused_in_words(rig: &Rig<'_>) {
 }
 
 fn frames_flow_through_volumes(rig: &Rig<'_>) {
-    rig.publish("sensor", &Wanted::produce("camera")).unwrap();
-    rig.publish("viewer", &Wanted::consume("camera")).unwrap();
+    rig.publish("sensor", &Wanted::produce("camera"))
+        .expect("it works");
+    rig.publish("viewer", &Wanted::consume("camera"))
+        .expect("it works");
     let mut producer = produce(rig).expect("its volume is for producing");
     let mut consumer = consume(rig).expect("its volume is for consuming");
     one_frame_passes(&mut producer, &mut consumer);
@@ -127,7 +129,7 @@ fn a_published_volume_is_not_published_differently(rig: &Rig<'_>) {
     rig.allow("viewer", "produce");
     let wanted = Wanted::produce("camera").with("csi.storage.k8s.io/serviceAccount.name", "viewer");
     let refused = rig.ask_to_publish("elsewhere", &wanted, "viewer");
-    let refused = refused.unwrap_err();
+    let refused = refused.expect_err("it is refused");
     assert_eq!(refused.code(), Code::AlreadyExists, "{}", refused.message());
     rig.forbid("viewer", "produce");
 }
@@ -152,7 +154,8 @@ fn a_lost_record_shows_nothing_until_kubelet_publishes_again(rig: &mut Rig<'_>) 
     assert_eq!(rig.epochs_in("viewer"), Vec::<String>::new());
     assert!(consume(rig).is_err(), "nobody listens in the volume");
     // As kubelet does when it starts again.
-    rig.publish("viewer", &Wanted::consume("camera")).unwrap();
+    rig.publish("viewer", &Wanted::consume("camera"))
+        .expect("it works");
     let mut producer = produce(rig).expect("its own volume is untouched");
     let mut consumer = wait_until("the volume to be allowed again", || {
         consume(rig).map_err(|error| error.to_string())
@@ -161,8 +164,8 @@ fn a_lost_record_shows_nothing_until_kubelet_publishes_again(rig: &mut Rig<'_>) 
 }
 
 fn a_permission_that_went_is_noticed(rig: &mut Rig<'_>) {
-    let mut producer = produce(rig).unwrap();
-    let mut consumer = consume(rig).unwrap();
+    let mut producer = produce(rig).expect("it works");
+    let mut consumer = consume(rig).expect("it works");
     one_frame_passes(&mut producer, &mut consumer);
     drop(consumer);
     rig.forbid("viewer", "consume");
@@ -175,7 +178,10 @@ fn a_permission_that_went_is_noticed(rig: &mut Rig<'_>) {
     });
     wait_until("an empty view", || {
         let epochs = rig.epochs_in("viewer");
-        epochs.is_empty().then_some(()).ok_or(format!("{epochs:?}"))
+        epochs
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{epochs:?}"))
     });
     wait_until("the producer, which is not touched", || {
         let sent = producer.publish(b"tensor");
@@ -183,14 +189,16 @@ fn a_permission_that_went_is_noticed(rig: &mut Rig<'_>) {
     });
     wait_until("its new epoch in its own volume", || {
         let epochs = rig.epochs_in("sensor");
-        (epochs.len() == 1).then_some(()).ok_or(format!("{epochs:?}"))
+        (epochs.len() == 1)
+            .then_some(())
+            .ok_or_else(|| format!("{epochs:?}"))
     });
     assert_eq!(rig.epochs_in("viewer"), Vec::<String>::new());
 }
 
 fn nothing_is_left_after_unpublish(rig: &Rig<'_>) {
     for pod in ["sensor", "viewer"] {
-        rig.unpublish(pod).unwrap();
+        rig.unpublish(pod).expect("it works");
         rig.unpublish(pod).expect("again is no error");
         assert!(!rig.kubelet.target(pod).exists());
     }

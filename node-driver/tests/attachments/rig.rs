@@ -119,7 +119,7 @@ impl<'a> Rig<'a> {
     pub(crate) fn fresh_driver_refuses(&self, pod: &str, wanted: &Wanted) -> Status {
         self.kill_driver();
         self.start_driver();
-        self.publish(pod, wanted).unwrap_err()
+        self.publish(pod, wanted).expect_err("it is refused")
     }
 
     /// The volume of a pod, as kubelet asks for it. While the driver starts kubelet asks again.

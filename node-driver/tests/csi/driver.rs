@@ -250,10 +250,10 @@ fn answer(question: &Question, state: &Mutex<State>, base: Option<&Base>) -> Opt
             (Some(refusal), _) => Answer::Refused(refusal.clone()),
             (None, Some(base)) => {
                 let volume = VolumeId::new(wanted.volume.as_str()).expect("csi checks ids");
-                if !state.held.contains_key(&volume) {
-                    base.open(&volume);
-                    state.held.insert(volume, wanted.clone());
-                }
+                state.held.entry(volume).or_insert_with_key(|volume| {
+                    base.open(volume);
+                    wanted.clone()
+                });
                 Answer::Prepared {
                     base: base.name.clone(),
                 }

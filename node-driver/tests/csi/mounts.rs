@@ -76,13 +76,16 @@ fn pod_sees_its_stream_read_only(page_size: &str, pool: &str) {
     let other = base.make(2, 6);
     let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
     let csi = kubelet.start_csi();
-    kubelet.publish("pod", "csi-1").unwrap();
+    kubelet.publish("pod", "csi-1").expect("it works");
     let volume = kubelet.target("pod");
 
     let ring = volume.join(Base::below(old)).join("header.ring");
     let mut head = [0; 64];
-    File::open(&ring).unwrap().read_exact(&mut head).unwrap();
-    let found = Superblock::decode(&head).unwrap();
+    File::open(&ring)
+        .expect("it works")
+        .read_exact(&mut head)
+        .expect("it works");
+    let found = Superblock::decode(&head).expect("it works");
     assert_eq!((found.stream_id, found.epoch), (old.stream, old.epoch));
     assert!(!volume.join(Base::below(other)).exists(), "another stream");
     assert_eq!(names(&volume), ["driver.sock", "tensorpool-k8s"]);
@@ -98,7 +101,7 @@ fn pod_sees_its_stream_read_only(page_size: &str, pool: &str) {
     SocketClient::connect(&volume.join("driver.sock")).expect("the socket works through the mount");
     stats_are_those_of_the_view(&kubelet);
 
-    kubelet.unpublish("pod", "csi-1").unwrap();
+    kubelet.unpublish("pod", "csi-1").expect("it works");
     assert!(!volume.exists());
     assert!(driver.holds().is_empty());
     kubelet
@@ -120,7 +123,7 @@ fn nobody_can_write(volume: &Path, ring: &Path) {
     read_only(open.map(drop), "O_RDWR");
     let create = OpenOptions::new()
         .write(true)
-        .create(true)
+        .create_new(true)
         .mode(0o600)
         .open(volume.join("new"));
     read_only(create.map(drop), "create");
@@ -130,8 +133,8 @@ fn nobody_can_write(volume: &Path, ring: &Path) {
     read_only(std::fs::remove_file(ring), "unlink");
     read_only(std::fs::hard_link(ring, volume.join("link")), "link");
     read_only(std::fs::create_dir(volume.join("dir")), "mkdir");
-    let mounts = mountinfo::read().unwrap();
-    let mount = mountinfo::at(&mounts, volume).unwrap();
+    let mounts = mountinfo::read().expect("it works");
+    let mount = mountinfo::at(&mounts, volume).expect("it works");
     for option in ["ro", "nosuid", "nodev", "noexec"] {
         assert!(mount.options.iter().any(|it| it == option), "{mount:?}");
     }
@@ -140,7 +143,7 @@ fn nobody_can_write(volume: &Path, ring: &Path) {
 /// The mount is the permission: whoever has it may read, whatever the directories above it say.
 fn anybody_can_read(ring: &Path) {
     // As a container has it: the mount, and not the directories that lead to it on the host.
-    let directory = ring.parent().unwrap();
+    let directory = ring.parent().expect("it works");
     let status = Command::new("setpriv")
         .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
         .args(["head", "-c", "64", "header.ring"])
@@ -160,14 +163,17 @@ fn stats_are_those_of_the_view(kubelet: &Kubelet) {
         };
         kubelet.block_on(async { kubelet.node().await.node_get_volume_stats(request).await })
     };
-    let usage = stats(&kubelet.target("pod")).unwrap().into_inner().usage;
+    let usage = stats(&kubelet.target("pod"))
+        .expect("it works")
+        .into_inner()
+        .usage;
     let [usage] = usage.as_slice() else {
         panic!("{usage:?}");
     };
     assert_eq!(usage.total, 16 << 20);
     assert!(usage.used > 0 && usage.used < usage.total, "{usage:?}");
     assert!(usage.available < usage.total, "{usage:?}");
-    let elsewhere = stats(&kubelet.root()).unwrap_err();
+    let elsewhere = stats(&kubelet.root()).expect_err("it is refused");
     assert_eq!(elsewhere.code(), Code::NotFound);
 }
 
@@ -312,9 +318,15 @@ fn memory_of_another_kind_in_the_place_of_a_pool_is_an_error_in_words() {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).unwrap();
+    let entries = std::fs::read_dir(directory).expect("it works");
     let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("it works")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     names.sort();
     names

@@ -14,19 +14,22 @@ use crate::support::wait_until;
 /// A base that is a directory of a filesystem like any other.
 fn base(kubelet: &Kubelet) -> Arc<Base> {
     let directory = kubelet.shm_dir().join("4Ki");
-    std::fs::create_dir(&directory).unwrap();
+    std::fs::create_dir(&directory).expect("it works");
     let base = Base::new(&directory);
     base.make(1, 5);
     Arc::new(base)
 }
 
 fn is_mounted(kubelet: &Kubelet) -> bool {
-    let mounts = mountinfo::read().unwrap();
+    let mounts = mountinfo::read().expect("it works");
     mountinfo::at(&mounts, &kubelet.target("pod")).is_some()
 }
 
 fn views(base: &Base) -> usize {
-    base.views.on_disk(base.store.path()).unwrap().len()
+    base.views
+        .on_disk(base.store.path())
+        .expect("it works")
+        .len()
 }
 
 /// A publish that is not answered, because `csi` is killed when the driver has been asked.
@@ -48,7 +51,10 @@ fn kill_while_asking(kubelet: &Kubelet, driver: &Driver, kind: Kind) {
                 .ok_or_else(|| "nothing asked".to_owned())
         });
         csi.kill();
-        assert!(asking.join().unwrap().is_err(), "nobody was left to answer");
+        assert!(
+            asking.join().expect("it works").is_err(),
+            "nobody was left to answer"
+        );
     });
     driver.be_silent(None);
     driver.take_asked();
@@ -73,7 +79,9 @@ fn killed_before_the_mount_and_forgotten_by_kubelet_the_volume_is_collected() {
     let _csi = kubelet.start_csi();
     wait_until("the volume's end", || {
         let held = driver.holds();
-        held.is_empty().then_some(()).ok_or(format!("{held:?}"))
+        held.is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("{held:?}"))
     });
     assert_eq!(views(&base), 0);
 }
