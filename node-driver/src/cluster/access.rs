@@ -17,6 +17,7 @@ use tensorpool_crds::GROUP;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::answer::said;
 use crate::requests::Requests;
 
 /// How long an `allowed` is believed.
@@ -145,8 +146,8 @@ pub enum ReviewError {
     #[error("the API server did not say within {} s whether the service account may do this", REQUEST.as_secs())]
     Timeout,
     /// The API server refuses to answer, or cannot be reached.
-    #[error("the API server did not say whether the service account may do this: {0}")]
-    Api(#[source] Box<kube::Error>),
+    #[error("the API server did not say whether the service account may do this: {}", said(.0))]
+    Api(Box<kube::Error>),
     /// The driver is ending.
     #[error("the driver is ending")]
     Ending,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::files::in_words;
+
 /// How long one request may take. Retries are ours, since each writer knows what a late write is worth.
 const REQUEST: Duration = Duration::from_secs(5);
 
@@ -13,8 +15,16 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub(super) enum Failure {
     #[error("the API server did not answer within {} s", REQUEST.as_secs())]
     Timeout,
-    #[error("{0}")]
-    Api(#[source] Box<kube::Error>),
+    #[error("{}", said(.0))]
+    Api(Box<kube::Error>),
+}
+
+/// What the API server said, without the form in which it did; for anything else all causes.
+pub(super) fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => in_words(other),
+    }
 }
 
 impl Failure {
@@ -110,6 +120,11 @@ mod tests {
             ]
         );
         assert_eq!(Failure::Timeout.reason(), "timeout");
+    }
+
+    #[test]
+    fn what_the_server_said_is_repeated_and_no_more() {
+        assert_eq!(refused(403, 0).to_string(), "no");
     }
 
     #[test]

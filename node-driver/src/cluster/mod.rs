@@ -46,7 +46,7 @@ pub use status::{CsiState, Surroundings, status_of};
 pub use view::{PolicySlot, PolicyView, policy_channel};
 
 /// How long the end of the driver waits for the last status.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What cluster mode is told.
 #[derive(Debug)]

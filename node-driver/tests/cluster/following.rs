@@ -103,6 +103,10 @@ fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
             lease => Err(lease),
         }
     });
+    // The last words of a driver that ends do not wait.
+    let gaps = world.gaps_between_status_writes();
+    let shortest = gaps.iter().min();
+    assert!(shortest.is_some_and(|gap| *gap >= 900), "{gaps:?} ms");
     drop(client);
     assert_eq!(driver.terminate(), Some(0));
     let status = n1.object()["status"].clone();
@@ -163,8 +167,7 @@ fn it_is_cordoned(world: &World, n1: &Node<'_>, client: &mut crate::support::raw
     assert!(client.dead.is_none(), "{:?}", client.dead);
 }
 
-/// Everything was done with the rights of `rbac.yaml`, each of them was used, and the status was never
-/// written twice within a second.
+/// Everything was done with the rights of `rbac.yaml`, and each of them was used.
 fn it_did_that_with_its_rights(world: &World) {
     let requests = world.driver_requests();
     let refused: Vec<_> = requests
@@ -204,11 +207,4 @@ fn it_did_that_with_its_rights(world: &World) {
         .filter(|uri| !uri.contains("fieldSelector=metadata.name%3Dn1"))
         .collect();
     assert!(asked_for_others.is_empty(), "{asked_for_others:?}");
-    eventually("the writes are spaced", || {
-        let gaps = world.gaps_between_status_writes();
-        match gaps.iter().min() {
-            Some(gap) if *gap >= 900 => Ok(()),
-            shortest => Err(format!("{shortest:?} ms between two writes")),
-        }
-    });
 }
