@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use tensorpool_driver_core::{Action, Damage, EpochKey, Event, Note, To};
+use tensorpool_driver_core::{Action, BaseId, Damage, EpochKey, Event, Note, OpId, To};
 use tensorpool_shm::{Access, FileChange, MapOptions};
 use tensorpool_transport::port::{CloseReason, Coalesce, Destination, Outbound, ServerPort};
 use tensorpool_transport::pubsub::SendError;
@@ -54,13 +54,7 @@ impl Runtime {
                 why,
             } => {
                 tracing::debug!(directory, reason = why.label(), "removing an epoch");
-                let mapped = self.epochs.remove(&key);
-                self.files.submit(Job::Remove {
-                    op,
-                    key,
-                    base,
-                    mapped,
-                });
+                self.remove_epoch(op, key, base);
             }
             Action::RefreshActivity { key } => self.refresh_activity(now, key),
             Action::StartRelay { key } => self.start_relay(key),
@@ -93,6 +87,16 @@ impl Runtime {
             Action::Note(note) => self.note(&note),
             Action::Stop => self.stopping = true,
         }
+    }
+
+    fn remove_epoch(&mut self, op: OpId, key: EpochKey, base: BaseId) {
+        let mapped = self.epochs.remove(&key);
+        self.files.submit(Job::Remove {
+            op,
+            key,
+            base,
+            mapped,
+        });
     }
 
     fn note(&mut self, note: &Note) {

@@ -232,7 +232,11 @@ fn page_bytes(name: &str) -> Option<u64> {
 impl Entry {
     fn new(name: String, store: EpochStore) -> Self {
         // <base>/tensorpool-<user>/<namespace>, resolved by the store.
-        let base = store.path().ancestors().nth(2).unwrap_or_else(|| Path::new("/"));
+        let base = store
+            .path()
+            .ancestors()
+            .nth(2)
+            .unwrap_or_else(|| Path::new("/"));
         let device = |path: &Path| fs::metadata(path).ok().map(|it| it.dev());
         let above = base.parent().and_then(device);
         Self {

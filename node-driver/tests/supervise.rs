@@ -167,7 +167,9 @@ fn what_other_processes_leave_behind_is_collected() {
     assert!(exists(orphan));
     fifo.open();
     wait_until("the orphan to be collected", || {
-        (!exists(orphan)).then_some(()).ok_or("it is there".into())
+        (!exists(orphan))
+            .then_some(())
+            .ok_or_else(|| "it is there".into())
     });
     assert!(exists(ours), "nobody else was harmed");
     supervisor.signal(Signal::TERM);

@@ -32,6 +32,7 @@ mod keepalive;
 mod layout;
 mod lease;
 mod node_id;
+mod poison;
 mod policy;
 mod provision;
 mod quota;

@@ -14,7 +14,7 @@ use crate::counters::bump;
 use crate::deadline::Due;
 use crate::driver::Driver;
 use crate::epoch::RecordState;
-use crate::event::{Damage, OpId, RegionsError};
+use crate::event::{OpId, RegionsError};
 use crate::lease::{Asker, LeaseRole};
 use crate::refusal::Refusal;
 use crate::room::{Shortage, Wanted};
@@ -422,45 +422,6 @@ impl Driver {
         }));
         self.collect(key.stream, out);
         self.trim(key.stream, out);
-    }
-
-    /// A region of an epoch is not what was made.
-    // spec: X-1-30
-    pub(crate) fn on_poisoned(
-        &mut self,
-        id: StreamId,
-        epoch: tensorpool_wire::Epoch,
-        damage: Damage,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        if stream
-            .current()
-            .is_none_or(|current| current.epoch != epoch)
-        {
-            return;
-        }
-        out.push(Action::Note(Note::Poisoned {
-            key: EpochKey { stream: id, epoch },
-            damage,
-        }));
-        if let Some(producer) = stream.producer {
-            self.end_lease(producer, crate::grant::End::revoked(damage.text()), out);
-            return;
-        }
-        match std::mem::replace(&mut stream.phase, Phase::Absent) {
-            Phase::Making { making, .. } => {
-                stream.phase = Phase::Making {
-                    making,
-                    previous: None,
-                };
-            }
-            Phase::Ready(_) | Phase::Absent | Phase::Failed { .. } => {
-                self.raise(id, EpochCause::Poisoned, Vec::new(), None, out);
-            }
-        }
     }
 
     fn making_of(&mut self, key: EpochKey) -> Option<&mut Making> {

@@ -497,10 +497,6 @@ fn whoever_watches_is_told_of_what_changes_and_not_of_time() {
 struct HugePages(PathBuf);
 
 impl HugePages {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "continuous integration says by a variable that nothing may be left out"
-    )]
     fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).expect("a mount point");
         let mounted = std::process::Command::new("mount")
