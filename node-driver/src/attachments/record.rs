@@ -17,6 +17,8 @@ use super::volume::VolumeId;
 /// Directory of the records in the state directory.
 pub const DIRECTORY: &str = "attachments";
 const ENDING: &str = ".attachment";
+/// Ending of a record that is being written.
+const UNFINISHED: &str = ".new";
 const MAGIC: &str = "tensorpool-attachment";
 /// The format that is written.
 const VERSION: u32 = 1;
@@ -114,6 +116,11 @@ impl Records {
         for entry in entries {
             let path = entry.map_err(at("list", &dir))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
+            // Of a driver that was killed before it was whole.
+            if name.is_some_and(|name| name.ends_with(UNFINISHED)) {
+                fs::remove_file(&path).map_err(at("remove", &path))?;
+                continue;
+            }
             let Some(volume) = name.and_then(|name| name.strip_suffix(ENDING)) else {
                 continue;
             };
@@ -313,6 +320,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_half_written_is_removed() {
+        let state = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(state.path()).unwrap();
+        records.keep(&record("a")).unwrap();
+        let half = records.path("b").with_extension("new");
+        fs::write(&half, &encode(&record("b"))[..20]).unwrap();
+        let (_, found) = Records::open(state.path()).unwrap();
+        assert_eq!(found.records, [record("a")]);
+        assert!(found.put_aside.is_empty() && !half.exists());
+    }
+
+    #[test]
     fn the_record_of_another_volume_is_not_believed() {
         let bytes = encode(&record("a"));
         assert_eq!(decode("b", &bytes), Err(Damage::OfAnother("a".into())));
@@ -336,12 +355,14 @@ mod tests {
         let (records, _) = Records::open(state.path()).unwrap();
         records.keep(&record("a")).unwrap();
         // A directory in the way of the new file: writing fails for root too.
-        fs::create_dir(records.path("a").with_extension("new")).unwrap();
+        let in_the_way = records.path("a").with_extension("new");
+        fs::create_dir(&in_the_way).unwrap();
         let changed = Record {
             allowed: false,
             ..record("a")
         };
         assert!(records.keep(&changed).is_err());
+        fs::remove_dir(&in_the_way).unwrap();
         let (_, found) = Records::open(state.path()).unwrap();
         assert_eq!(found.records, [record("a")]);
     }

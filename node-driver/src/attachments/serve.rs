@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::csidriver::CsiDriverObject;
 use super::keeper::Keeper;
 use super::protocol::{Question, hear, say};
-use super::record::{RecordError, Records};
+use super::record::{Record, RecordError, Records};
 use super::table::Table;
 use super::views::Views;
 use super::volume::VolumeId;
@@ -143,7 +143,7 @@ pub fn start(parts: Parts) -> Result<(), AttachmentsError> {
 }
 
 /// Takes up what was recorded: sockets first, since clients wait for them.
-async fn restore(keeper: &Keeper, records: Vec<super::record::Record>) {
+pub(super) async fn restore(keeper: &Keeper, records: Vec<Record>) {
     let count = records.len();
     for record in records {
         let volume = record.volume.clone();

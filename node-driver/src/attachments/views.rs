@@ -30,6 +30,8 @@ use super::volume::VolumeId;
 
 /// The directory of all views in a base.
 pub const DIRECTORY: &str = "views";
+/// The socket in a view.
+const SOCKET: &str = "driver.sock";
 /// Anybody may pass through: the mount decides who gets here.
 const DIRECTORY_MODE: u32 = 0o755;
 
@@ -213,6 +215,12 @@ fn fill(
         .map(|(_, key)| *key)
         .collect();
     let namespace = view.join(store.strip_prefix(base_of(store)).unwrap_or(store));
+    for path in names_in(&view)? {
+        // A driver that was killed may have left a socket under its temporary name.
+        if !namespace.starts_with(&path) && path != view.join(SOCKET) {
+            remove(&path)?;
+        }
+    }
     for stream in names_in(&namespace)? {
         for epoch in names_in(&stream)? {
             let is_wanted = |key: &EpochKey| epoch_directory(&view, store, *key) == epoch;

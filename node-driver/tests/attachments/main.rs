@@ -143,8 +143,11 @@ fn volumes_outlive_a_killed_driver(rig: &mut Rig<'_>) {
     let mut consumer = consume(rig).expect("the volume is taken up again");
     one_frame_passes(&mut producer, &mut consumer);
     let now = rig.epochs_in("viewer");
-    assert_eq!(now.len(), 1, "{now:?}");
-    assert_ne!(now, epoch, "a driver that starts makes new epochs");
+    assert!(!now.is_empty());
+    assert!(
+        now.iter().all(|it| !epoch.contains(it)),
+        "a driver that starts makes new epochs: {epoch:?}, {now:?}"
+    );
 }
 
 fn a_lost_record_shows_nothing_until_kubelet_publishes_again(rig: &mut Rig<'_>) {
@@ -189,9 +192,8 @@ fn a_permission_that_went_is_noticed(rig: &mut Rig<'_>) {
     });
     wait_until("its new epoch in its own volume", || {
         let epochs = rig.epochs_in("sensor");
-        (epochs.len() == 1)
-            .then_some(())
-            .ok_or_else(|| format!("{epochs:?}"))
+        let is_there = !epochs.is_empty();
+        is_there.then_some(()).ok_or_else(|| "none".to_owned())
     });
     assert_eq!(rig.epochs_in("viewer"), Vec::<String>::new());
 }

@@ -13,7 +13,9 @@ use tokio::runtime::Runtime;
 use tokio::time::advance;
 
 use super::*;
+use crate::attachments::protocol::Held;
 use crate::attachments::record::Records;
+use crate::attachments::serve::restore;
 use crate::attachments::views::Views;
 use crate::cluster::{PolicySlot, policy_channel, policy_of};
 use crate::control::{self, Closed, Command, Commands};
@@ -175,6 +177,15 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    /// The next driver on the same node.
+    fn next(self) -> Self {
+        Self::in_dir(self.dir)
+    }
+
+    fn in_dir(dir: tempfile::TempDir) -> Self {
         let other = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -186,7 +197,6 @@ impl Rig {
             let _inside = other.enter();
             Client::try_from(Config::new(url.parse().unwrap())).unwrap()
         };
-        let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("4Ki/tensorpool-k8s/default");
         std::fs::create_dir_all(&store).unwrap();
         let (control, commands) = control::channel().unwrap();
@@ -237,6 +247,16 @@ impl Rig {
         });
         let spec: TensorPoolNodeSpec = serde_json::from_value(spec).unwrap();
         self.slot.put(Arc::new(policy_of(&spec)));
+    }
+
+    /// What a driver does first with what it finds.
+    async fn restore(&self) {
+        let (_, found) = Records::open(self.dir.path()).unwrap();
+        restore(&self.keeper, found.records).await;
+    }
+
+    fn view(&self) -> PathBuf {
+        self.dir.path().join("4Ki/views/csi-1")
     }
 
     async fn publish(&self) -> Answer {
@@ -408,6 +428,69 @@ fn publishing_again_before_the_mount_starts_anew_and_unpublishing_ends_all() {
         assert!(rig.keeper.surroundings.borrow().pods.is_empty());
         let views: PathBuf = rig.dir.path().join("4Ki/views");
         assert_eq!(std::fs::read_dir(views).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_driver_that_was_killed_before_the_view_was_there_is_followed_by_one_that_makes_it() {
+    let rig = Rig::new();
+    run(async {
+        assert_eq!(rig.publish().await, prepared());
+    });
+    std::fs::remove_dir_all(rig.view()).unwrap();
+    let next = rig.next();
+    run(async {
+        next.restore().await;
+        assert_eq!(next.take_done(), [Did::Open(consumer_of(Some(7)))]);
+        assert!(next.view().is_dir());
+        let asked = next.api.reviews();
+        next.keeper.review_due().await;
+        assert_eq!(next.api.reviews(), asked + 1, "it is asked about at once");
+    });
+}
+
+#[test]
+fn a_view_whose_record_is_gone_is_emptied_and_offered_for_collection() {
+    let rig = Rig::new();
+    run(async {
+        assert_eq!(rig.publish().await, prepared());
+    });
+    std::fs::write(rig.view().join("driver.sock"), "stands for the socket").unwrap();
+    std::fs::remove_dir_all(rig.dir.path().join("attachments")).unwrap();
+    let next = rig.next();
+    run(async {
+        next.restore().await;
+        assert_eq!(next.take_done(), []);
+        assert_eq!(std::fs::read_dir(next.view()).unwrap().count(), 0);
+        let volume = "csi-1".to_owned();
+        let held = Held {
+            volume: volume.clone(),
+            target_path: None,
+        };
+        let volumes = vec![held];
+        let list = next.keeper.answer(Question::List).await;
+        assert_eq!(list, Answer::Volumes { volumes });
+        let released = next.keeper.answer(Question::Unpublish { volume }).await;
+        assert_eq!(released, Answer::Released);
+        assert!(!next.view().exists());
+    });
+}
+
+#[test]
+fn a_pod_that_lost_its_permission_does_not_get_it_back_by_a_restart() {
+    let rig = Rig::new();
+    run(async {
+        assert_eq!(rig.publish().await, prepared());
+        rig.api.set(Rbac::Denies);
+        advance(REVIEWED_WITHIN).await;
+        rig.keeper.review_due().await;
+    });
+    let next = rig.next();
+    next.api.set(Rbac::Away);
+    run(async {
+        next.restore().await;
+        next.keeper.review_due().await;
+        assert_eq!(next.take_done(), [Did::Open(consumer_of(None))]);
     });
 }
 
