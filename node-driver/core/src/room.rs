@@ -255,7 +255,8 @@ impl Driver {
         let mut by_stream: BTreeMap<StreamId, u64> = BTreeMap::new();
         for (key, record) in self.epochs.iter() {
             if counts(record) {
-                *by_stream.entry(key.stream).or_default() += record.bytes;
+                let sum = by_stream.entry(key.stream).or_default();
+                *sum = sum.saturating_add(record.bytes);
             }
         }
         let mut holders: Vec<(StreamId, u64)> = by_stream.into_iter().collect();

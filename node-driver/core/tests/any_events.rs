@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as ProptestConfig, RngAlgorithm, TestRng, TestRunner};
 use tensorpool_driver_core::config::{
-    Access, Base, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec, PoolSpec,
-    Profile, Roles, StreamSpec, Timing, Visible,
+    Access, Base, ClassSpec, ConfigSpec, ConsumerRules, Gc, IdRange, Identity, Limits, PolicySpec,
+    PoolSpec, Profile, QuotaSpec, Roles, StreamSpec, Timing, Visible,
 };
 use tensorpool_driver_core::{
     Action, BaseId, Damage, Driver, Event, ExistingEpoch, OpId, Owner, RegionsError, Restored,
@@ -40,6 +40,9 @@ enum Step {
     Found(u32, u64, u8),
     Poisoned(u32, u64),
     Policy(u32, bool),
+    /// A policy of a cluster: limits of the quota, epochs of the class, cordoned, eager.
+    Cluster(u64, u64, bool, bool),
+    Access(u64, bool),
     Shutdown(bool),
 }
 
@@ -107,6 +110,46 @@ fn spec(nslots: u32, lidar: bool) -> ConfigSpec {
             consumers: ConsumerRules::default(),
             ..PolicySpec::default()
         },
+    }
+}
+
+/// The same streams as one of a cluster has them, with a priority each.
+fn in_cluster(quota: u64, class: u64, cordoned: bool, eager: bool) -> PolicySpec {
+    let mut policy = spec(8, true).policy;
+    let limits = QuotaSpec {
+        bytes: Some(quota * 8_192),
+        producers: Some(quota),
+        consumers: Some(quota),
+        leases: None,
+    };
+    policy.quotas = [("q".to_owned(), limits)].into();
+    let class = ClassSpec {
+        base: String::new(),
+        size_bytes: class * 8_192,
+    };
+    policy.classes = [("c".to_owned(), class)].into();
+    policy.cordoned = cordoned;
+    for (stream, priority) in policy.streams.iter_mut().zip(0..) {
+        stream.class = "c".to_owned();
+        stream.quotas = vec!["q".to_owned()];
+        stream.priority = priority;
+        stream.eager = eager;
+    }
+    policy
+}
+
+fn access(limited: bool) -> Access {
+    let roles = Roles {
+        produce: true,
+        consume: false,
+    };
+    if limited {
+        Access {
+            visible: Visible::Only([(StreamId(1), roles)].into()),
+            leases: 1,
+        }
+    } else {
+        Access::everything()
     }
 }
 
@@ -307,6 +350,9 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (0..3u32, any::<u64>(), 0..3u8).prop_map(|(s, e, owner)| Step::Found(s, e, owner)),
         40 => (0..3u32, 0..3u64).prop_map(|(stream, back)| Step::Poisoned(stream, back)),
         40 => (0..3u32, any::<bool>()).prop_map(|(bits, lidar)| Step::Policy(8 << bits, lidar)),
+        40 => (0..4u64, 0..5u64, prop::bool::weighted(0.1), any::<bool>())
+            .prop_map(|(quota, class, cordoned, eager)| Step::Cluster(quota, class, cordoned, eager)),
+        40 => (0..4u64, any::<bool>()).prop_map(|(id, limited)| Step::Access(id, limited)),
         1 => prop::bool::weighted(0.9).prop_map(Step::Shutdown),
     ]
 }
@@ -392,6 +438,16 @@ impl Bench {
                 let policy = spec(nslots, lidar).policy.validate(&[]).expect("valid");
                 self.tell(Event::PolicyChanged(Box::new(policy)));
             }
+            Step::Cluster(quota, class, cordoned, eager) => {
+                let policy = in_cluster(quota, class, cordoned, eager);
+                let policy = policy.validate(&[]).expect("valid");
+                self.tell(Event::PolicyChanged(Box::new(policy)));
+            }
+            Step::Access(id, limited) => self.tell(Event::AccessChanged {
+                connection: ConnectionId(id),
+                access: access(limited),
+                text: "another role binding".to_owned(),
+            }),
             Step::Shutdown(drain) => self.tell(Event::Shutdown(if drain {
                 ShutdownMode::Drain
             } else {
@@ -401,21 +457,9 @@ impl Bench {
     }
 
     fn open(&mut self, id: u64, limited: bool) {
-        let roles = Roles {
-            produce: true,
-            consume: false,
-        };
-        let access = if limited {
-            Access {
-                visible: Visible::Only([(StreamId(1), roles)].into()),
-                leases: 1,
-            }
-        } else {
-            Access::everything()
-        };
         self.tell(Event::ConnectionOpened {
             connection: ConnectionId(id),
-            access,
+            access: access(limited),
             pid: 1,
             uid: 1,
         });
