@@ -78,7 +78,10 @@ impl Driver {
             &mut self.deadlines,
         );
         match role {
-            LeaseRole::Producer => stream.producer = Some(lease),
+            LeaseRole::Producer => {
+                stream.producer = Some(lease);
+                stream.mark_produced();
+            }
             LeaseRole::Consumer => {
                 stream.consumers.insert(lease, connection);
             }

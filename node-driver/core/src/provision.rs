@@ -335,6 +335,11 @@ impl Driver {
         why: &Refusal,
         out: &mut Vec<Action>,
     ) {
+        let Some((waiting, previous)) =
+            self.give_announced(key, cause, waiting, previous, why, out)
+        else {
+            return;
+        };
         let text = why.cause();
         let retry_at = self
             .now
@@ -400,6 +405,7 @@ impl Driver {
             base,
             uris: self.config.identity.uris(base, key, &stream.profile),
             announced_at: self.now,
+            produced: false,
         };
         let Phase::Making { making, .. } =
             std::mem::replace(&mut stream.phase, Phase::Ready(current))

@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use tensorpool_wire::{Epoch, MonoNanos, StreamId};
 
-use crate::action::{Action, EpochKey, Note, RemoveReason};
+use crate::action::{Action, EpochCause, EpochKey, Note, RemoveReason};
 use crate::config::{BaseId, SECOND_NS};
 use crate::driver::Driver;
 use crate::epoch::{Record, RecordState};
+use crate::lease::Asker;
 use crate::quota::Resource;
 use crate::refusal::Refusal;
+use crate::stream::{Current, Phase};
 
 /// So long a stream that got no memory comes before lower ones. Whoever was refused comes back within
 /// three seconds, and renews it.
@@ -331,6 +333,39 @@ impl Driver {
             first = Some(now);
         }
         first
+    }
+
+    /// Where there is no room for another epoch, a producer that attaches gets the announced one, if no
+    /// producer ever had that: it is as empty as a new one would be. Otherwise a stream that takes more
+    /// than half of its class could be produced once and never again. Gives back what it did not use.
+    // spec: X-2-72
+    pub(crate) fn give_announced(
+        &mut self,
+        key: EpochKey,
+        cause: EpochCause,
+        waiting: Vec<Asker>,
+        previous: Option<Current>,
+        why: &Refusal,
+        out: &mut Vec<Action>,
+    ) -> Option<(Vec<Asker>, Option<Current>)> {
+        let Some(stream) = self.streams.get_mut(&key.stream) else {
+            return Some((waiting, previous));
+        };
+        let is_short = stream.claim.is_some() || matches!(why, Refusal::Quota { .. });
+        let in_class = !stream.charge.class.is_empty();
+        let attaches = cause == EpochCause::ProducerAttached;
+        match previous {
+            Some(current) if is_short && in_class && attaches && !current.produced => {
+                stream.phase = Phase::Ready(current);
+                stream.claim = None;
+                for asker in waiting {
+                    self.grant(key.stream, asker, out);
+                }
+                self.announce_new(key.stream, out);
+                None
+            }
+            previous => Some((waiting, previous)),
+        }
     }
 
     /// Forgets claims that nobody renewed.

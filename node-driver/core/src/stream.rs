@@ -111,6 +111,8 @@ pub(crate) struct Current {
     pub(crate) base: BaseId,
     pub(crate) uris: Uris,
     pub(crate) announced_at: MonoNanos,
+    /// A producer had or has a lease on it.
+    pub(crate) produced: bool,
 }
 
 /// An epoch that is being made.
@@ -250,6 +252,13 @@ impl Stream {
             Phase::Ready(current) => Some(current),
             Phase::Making { previous, .. } => previous.as_ref(),
             Phase::Absent | Phase::Failed { .. } => None,
+        }
+    }
+
+    /// From now on a producer has it.
+    pub(crate) const fn mark_produced(&mut self) {
+        if let Phase::Ready(current) = &mut self.phase {
+            current.produced = true;
         }
     }
 

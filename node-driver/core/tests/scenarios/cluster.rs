@@ -454,6 +454,32 @@ fn a_class_is_never_exceeded_and_its_old_epochs_go_first() {
 }
 
 #[test]
+// spec: X-2-72
+fn a_stream_that_fills_its_class_can_be_produced_again_and_again_with_consumers_or_without() {
+    let mut rig = rig(|policy| small_class(policy, 1));
+    let mut last = None;
+    for client in 7..10 {
+        let held = rig.lease(aeron(1), produce(client));
+        assert!(Some(held.epoch) > last, "no two producers share an epoch");
+        last = Some(held.epoch);
+        rig.detach(&held);
+    }
+    let reader = rig.lease(aeron(2), consume(20));
+    let actions = rig.send(aeron(1), produce(10));
+    let (_, answer) = &answers(&actions)[0];
+    assert_eq!(answer.code, ResponseCode::Ok, "{}", answer.error_message);
+    assert_eq!(
+        answer.epoch,
+        Some(reader.epoch),
+        "what the consumer mapped is what it gets"
+    );
+    let shown = rig.show(&actions);
+    assert!(shown.ends_with("producer 10"), "{shown}");
+    let camera = status(&rig, CAMERA);
+    assert_eq!((camera.error, camera.waits_for_memory), (None, false));
+}
+
+#[test]
 fn a_stream_that_waits_for_memory_keeps_lower_ones_from_what_becomes_free() {
     let mut rig = rig(|policy| {
         small_class(policy, 1);

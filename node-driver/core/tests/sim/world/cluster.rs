@@ -10,8 +10,10 @@ use tensorpool_driver_core::config::{ClassSpec, QuotaSpec, Roles, Visible};
 use super::*;
 use crate::oracle::Touch;
 
-/// Epochs that each of the two classes has room for: the announced one and the next.
-const CLASS_EPOCHS: u64 = 2;
+/// Epochs that the class of a stream has room for: the announced one and the next, or only one.
+const fn class_epochs(stream: StreamId) -> u64 {
+    if stream.0 == CAMERA.0 { 2 } else { 1 }
+}
 /// Epochs that the quota allows both streams together: the announced one of each.
 const QUOTA_EPOCHS: u64 = 2;
 const PRODUCERS: u64 = 2;
@@ -73,12 +75,12 @@ impl Cluster {
             page_size_bytes: 4_096,
         };
         spec.identity.bases = vec![base("a"), base("b")];
-        let class = |base: &str| ClassSpec {
+        let class = |base: &str, stream| ClassSpec {
             base: base.to_owned(),
-            size_bytes: CLASS_EPOCHS * EPOCH_BYTES,
+            size_bytes: class_epochs(stream) * EPOCH_BYTES,
         };
         let policy = &mut spec.policy;
-        policy.classes = [("a", class("a")), ("b", class("b"))]
+        policy.classes = [("a", class("a", CAMERA)), ("b", class("b", LIDAR))]
             .map(|(name, class)| (name.to_owned(), class))
             .into();
         let quota = QuotaSpec {
@@ -280,7 +282,7 @@ impl World {
             .map(|(_, bytes)| bytes)
             .sum();
         assert!(
-            class <= CLASS_EPOCHS * EPOCH_BYTES,
+            class <= class_epochs(stream) * EPOCH_BYTES,
             "{class} bytes for {stream}: {lies:?}"
         );
         let replaced = self.oracle.current(stream);
