@@ -49,6 +49,6 @@ pub use counters::{Counters, DropReason};
 pub use driver::Driver;
 pub use event::{Damage, Event, ExistingEpoch, OpId, Owner, RegionsError, Restored, ShutdownMode};
 pub use status::{
-    BaseStatus, ClassStatus, ConsumerQos, ConsumerStatus, DepartedStatus, EpochStatus, Lifecycle, ProducerStatus,
-    QuotaStatus, QuotaUse, StatusSnapshot, StreamPhase, StreamStatus, Uris, Way,
+    BaseStatus, ClassStatus, ConsumerQos, ConsumerStatus, DepartedStatus, EpochStatus, Lifecycle,
+    ProducerStatus, QuotaStatus, QuotaUse, StatusSnapshot, StreamPhase, StreamStatus, Uris, Way,
 };

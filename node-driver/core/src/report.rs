@@ -11,8 +11,8 @@ use crate::epoch::Record;
 use crate::layout::LAYOUT_VERSION;
 use crate::lease::Lease;
 use crate::status::{
-    BaseStatus, ClassStatus, ConsumerStatus, DepartedStatus, EpochStatus, ProducerStatus, QuotaStatus,
-    StatusSnapshot, StreamStatus, Uris, Way,
+    BaseStatus, ClassStatus, ConsumerStatus, DepartedStatus, EpochStatus, ProducerStatus,
+    QuotaStatus, StatusSnapshot, StreamStatus, Uris, Way,
 };
 use crate::stream::{Place, Stream};
 
@@ -52,7 +52,11 @@ impl Driver {
             connections: count(self.connections.len()),
             memory_bytes,
             streams,
-            departed: if sees_all { self.departed() } else { Vec::new() },
+            departed: if sees_all {
+                self.departed()
+            } else {
+                Vec::new()
+            },
             bases: if sees_all { self.bases() } else { Vec::new() },
             classes: if sees_all { self.classes() } else { Vec::new() },
             quotas: if sees_all { self.quotas() } else { Vec::new() },
