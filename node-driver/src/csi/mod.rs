@@ -5,6 +5,7 @@
 //! may show, and mounts that read-only. Whether a pod may have a volume is not decided here.
 
 pub mod args;
+mod authority;
 mod collect;
 mod driver;
 mod identity;

@@ -13,11 +13,11 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use super::args::CsiArgs;
-use super::collect;
 use super::driver::Driver;
 use super::identity::IdentityService;
 use super::node::NodeService;
@@ -27,6 +27,7 @@ use super::proto::pluginregistration::registration_server::RegistrationServer;
 use super::publish::Volumes;
 use super::registration::{Registered, RegistrationService};
 use super::turns::Turns;
+use super::{authority, collect};
 use crate::attachments::attributes::DRIVER_NAME;
 
 /// Longest path that kubelet can dial.
@@ -185,7 +186,10 @@ async fn register(
         };
         let server = Server::builder()
             .add_service(RegistrationServer::new(service))
-            .serve_with_incoming_shutdown(listen(&paths.registration)?, until(is_over));
+            .serve_with_incoming_shutdown(
+                listen(&paths.registration)?.map(|dialed| dialed.map(authority::replaced)),
+                until(is_over),
+            );
         let server = tokio::spawn(server);
         tracing::info!(node, "the driver answers: offering registration to kubelet");
         let why = loop {
