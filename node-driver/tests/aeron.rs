@@ -256,7 +256,8 @@ fn a_hostile_producer_that_truncates_under_the_relay_is_revoked_and_the_driver_l
     // Long before the next activity refresh: the relay itself saw it.
     let revoked = producer.revoked(lease.lease_id);
     assert_eq!(revoked.reason, LeaseRevokeReason::Revoked);
-    driver.wait_for("a region lost its pages: its producer truncated it");
+    assert_eq!(revoked.error_message, "region lost its pages");
+    driver.wait_for("a producer changed the file of a region");
     let mut next = Raw::socket(&place.socket());
     let mut lease = next.lease(Role::Producer, CAMERA, 9);
     let mut frames = Frames::over(&mut lease);

@@ -70,7 +70,7 @@ pod_name = "driver-{node}"
 internal_socket = "{internal}"
 
 [policies]
-lease_keepalive_interval_ms = 10000
+lease_keepalive_interval_ms = 60000
 shutdown_timeout_ms = 5000
 
 [socket]
