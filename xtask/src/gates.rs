@@ -7,6 +7,7 @@ use crate::cluster;
 use crate::codegen;
 use crate::command::{self, Show};
 use crate::crdgen;
+use crate::e2e;
 use crate::spec;
 
 mod dependencies;
@@ -146,6 +147,11 @@ pub(crate) const ALL: &[Gate] = &[
         what: "the client without Aeron for a static target",
         run: dependencies::musl,
     },
+    Gate {
+        name: "e2e",
+        what: "images, charts and pods on a real Kubernetes",
+        run: end_to_end,
+    },
 ];
 
 fn format(bench: &Bench<'_>) -> Result<Outcome, String> {
@@ -224,6 +230,24 @@ fn cluster_programs(bench: &Bench<'_>) -> Result<Outcome, String> {
     }
     let built = cluster::build_programs(bench.workspace, &bench.target)?;
     Ok(Outcome::checked(built, "programs of a cluster"))
+}
+
+/// Not run for people who are not root; where every test must run, that is an error of sudo.
+fn end_to_end(bench: &Bench<'_>) -> Result<Outcome, String> {
+    if !bench.tools.go {
+        return Ok(Outcome::Skipped { tool: "go" });
+    }
+    if !bench.tools.musl {
+        return Ok(Outcome::Skipped {
+            tool: "rustup target x86_64-unknown-linux-musl",
+        });
+    }
+    if !e2e::is_root() && !bench.must_run_all {
+        return Ok(Outcome::Skipped { tool: "root" });
+    }
+    let steps = e2e::through(bench.workspace, &bench.target, &[])?;
+    let steps = usize::try_from(steps).unwrap_or(usize::MAX);
+    Ok(Outcome::checked(steps, "steps on a real Kubernetes"))
 }
 
 /// Red when more required ids lack code or a test than `docs/requirements/uncovered.txt` allows.

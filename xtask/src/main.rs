@@ -15,6 +15,7 @@ mod cluster;
 mod codegen;
 mod command;
 mod crdgen;
+mod e2e;
 mod gates;
 mod hugepages;
 mod junit;
@@ -33,6 +34,7 @@ usage: cargo xtask <command>
   spec [--list]         count the requirements that code and tests cover
   cluster <command>     a real Kubernetes on this machine: up, kubectl, exec, load, down
                         (`cargo xtask cluster --help`)
+  e2e [--keep]          images, charts and pods on a real Kubernetes; one summary line at the end
   codegen [--check]     make (or compare) what is generated: the chart's CRDs and the API
                         reference, the golden vectors of the independent codec
 ";
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "demo" => become_e2e::demo(&workspace, &rest),
         "bench" => become_e2e::bench(&workspace, &rest),
         "cluster" => cluster::run(&workspace, &rest),
+        "e2e" => e2e::run(&workspace, &rest),
         "spec" => spec::run(&workspace, &rest),
         "codegen" => generate(&workspace, rest.iter().any(|flag| flag == "--check")),
         "" | "help" | "--help" | "-h" => {

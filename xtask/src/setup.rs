@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 use crate::command::{self, Show};
 use crate::workspace::Workspace;
 
-/// What the native part of Aeron and runc are built with, and what a cluster's network is made with.
-const DEBIAN_PACKAGES: [&str; 10] = [
+/// What the native part of Aeron and runc are built with, what a cluster's network is made with, and
+/// what static programs and images of them are made with.
+const DEBIAN_PACKAGES: [&str; 12] = [
+    "buildah",
     "build-essential",
     "clang",
     "libclang-dev",
@@ -22,6 +24,7 @@ const DEBIAN_PACKAGES: [&str; 10] = [
     "python3-venv",
     "iproute2",
     "libseccomp-dev",
+    "musl-tools",
     "nftables",
     "pkg-config",
 ];

@@ -1,0 +1,195 @@
+//! What is shown, in the order in which a person would do it.
+
+use crate::audit;
+use crate::images;
+use crate::report::Report;
+use crate::world::World;
+
+/// The namespace of the release.
+const SYSTEM: &str = "tensorpool-system";
+/// The namespace of the quickstart.
+const VISION: &str = "vision";
+/// Frames that two pods exchange.
+const FRAMES: &str = "10000";
+const SELECT_DRIVER: &str = "--selector=app.kubernetes.io/component=node-driver";
+
+/// Runs every step; those that need an earlier one that failed are left out.
+pub(crate) fn run(world: &World, report: &mut Report) {
+    let installed = report
+        .step("the images are built from the Dockerfile", || {
+            images::build_and_load(world)
+        })
+        .and_then(|()| report.step("the charts are installed", || install(world)));
+    if installed.is_none() {
+        return;
+    }
+    report.step("the quickstart works as it is written", || {
+        quickstart(world)
+    });
+    report.step(
+        "two restricted pods exchange 10,000 frames through huge pages",
+        || exchange(world),
+    );
+    report.step("helm test passes", || helm_test(world));
+    report.step(
+        "the charts' roles are what was used, no more and no less",
+        || audit::compare(world),
+    );
+    report.step(
+        "an uninstall under live volumes is refused, by name",
+        || refused_uninstall(world),
+    );
+    report.step("after the pods everything is uninstalled", || {
+        uninstall(world)
+    });
+}
+
+fn install(world: &World) -> Result<(), String> {
+    let crds = world.path("helm/tensorpool-crds");
+    world.helm(&["install", "tensorpool-crds", &crds, "--wait"])?;
+    let chart = world.path("helm/tensorpool");
+    let into = ["--namespace", SYSTEM, "--create-namespace"];
+    world.helm(
+        &[
+            &["install", "tensorpool", &chart, "--wait", "--timeout=120s"][..],
+            &into,
+        ]
+        .concat(),
+    )?;
+    // One of the chart's conditions that Helm does not know.
+    world.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "tensorpoolnode",
+        "--all",
+        "--timeout=60s",
+    ])?;
+    Ok(())
+}
+
+fn quickstart(world: &World) -> Result<(), String> {
+    let manifest = world.path("docs/quickstart/camera.yaml");
+    world.kubectl(&["apply", "--filename", &manifest])?;
+    wait_for(world, "camera", "condition=Ready")?;
+    wait_for(world, "detector", "condition=Ready")?;
+    // Both examples say what they do with each frame.
+    let follow = ["logs", "--namespace", VISION, "--pod-running-timeout=60s"];
+    for (pod, word) in [("camera", "is there"), ("detector", "sum")] {
+        let line = until_said(world, &[&follow[..], &[pod]].concat(), word)?;
+        println!("{pod}: {line}");
+    }
+    println!("{}", world.kubectl(&["get", "tensorpool", "-A"])?);
+    Ok(())
+}
+
+fn exchange(world: &World) -> Result<(), String> {
+    let manifest = world.path("e2e/manifests/exchange.yaml");
+    world.kubectl(&["apply", "--filename", &manifest])?;
+    wait_for(
+        world,
+        "exchange-consumer",
+        "jsonpath={.status.phase}=Succeeded",
+    )?;
+    let said = world.kubectl(&["logs", "--namespace", VISION, "exchange-consumer"])?;
+    print!("{said}");
+    let wanted = format!("{FRAMES} frames of 16001 bytes were as they should be, 0 were lost");
+    if !said.contains(&wanted) {
+        return Err(format!("not said: {wanted}"));
+    }
+    if !said.contains("pages of 2048 kB") {
+        return Err("the memory was not of huge pages".to_owned());
+    }
+    Ok(())
+}
+
+fn helm_test(world: &World) -> Result<(), String> {
+    let said = world.helm(&[
+        "test",
+        "tensorpool",
+        "--namespace",
+        SYSTEM,
+        "--timeout=240s",
+    ])?;
+    println!("{said}");
+    Ok(())
+}
+
+fn refused_uninstall(world: &World) -> Result<(), String> {
+    let said = world.helm_refuses(&["uninstall", "tensorpool", "--namespace", SYSTEM])?;
+    println!("{said}");
+    let job = "job/tensorpool-uninstall-guard";
+    let why = world.kubectl(&["logs", "--namespace", SYSTEM, job])?;
+    print!("{why}");
+    for pod in ["vision/camera", "vision/detector"] {
+        if !why.contains(pod) {
+            return Err(format!("{pod} is not named"));
+        }
+    }
+    // Nothing was taken away.
+    let drivers = world.kubectl(&["get", "pods", "--namespace", SYSTEM, SELECT_DRIVER])?;
+    if drivers.contains("1/2") || !drivers.contains("2/2") {
+        return Err(format!("the driver should run on:\n{drivers}"));
+    }
+    Ok(())
+}
+
+fn uninstall(world: &World) -> Result<(), String> {
+    world.kubectl(&[
+        "delete",
+        "pods",
+        "--namespace",
+        VISION,
+        "--all",
+        "--timeout=60s",
+    ])?;
+    world.kubectl(&["delete", "namespace", VISION, "--timeout=60s"])?;
+    // A refused uninstall leaves the release in a state of its own; the same command goes on.
+    world.helm(&[
+        "uninstall",
+        "tensorpool",
+        "--namespace",
+        SYSTEM,
+        "--wait",
+        "--timeout=120s",
+    ])?;
+    let pods = ["get", "pods", "--namespace", SYSTEM, "--output=name"];
+    world.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pods",
+        "--all",
+        "--namespace",
+        SYSTEM,
+        "--timeout=60s",
+    ])?;
+    let left = world.kubectl(&pods)?;
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("pods stay: {left}"))
+    }
+}
+
+fn wait_for(world: &World, pod: &str, what: &str) -> Result<(), String> {
+    let condition = format!("--for={what}");
+    let pod = format!("pod/{pod}");
+    world
+        .kubectl(&[
+            "wait",
+            &condition,
+            &pod,
+            "--namespace",
+            VISION,
+            "--timeout=180s",
+        ])
+        .map(drop)
+}
+
+/// The first line of a log with this word, once it is there.
+fn until_said(world: &World, logs: &[&str], word: &str) -> Result<String, String> {
+    let script = format!(
+        "timeout 60 kubectl {} --follow | grep --max-count=1 --line-buffered -e '{word}'",
+        logs.join(" ")
+    );
+    world.inside("sh", &["-c", &script])
+}

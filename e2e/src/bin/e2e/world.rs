@@ -1,0 +1,175 @@
+//! The cluster that is used up, and programs in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tensorpool_cluster::{Cluster, Options, Progress};
+
+/// The cluster's name.
+pub(crate) const NAME: &str = "e2e";
+/// Pages of 2 MiB: the chart's default pool, and something for mistakes.
+const HUGEPAGES: u64 = 300;
+
+/// What was built before.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    /// The checkout.
+    pub(crate) root: PathBuf,
+    /// The Dockerfile's first stage: its directory `out` has the static programs for the images.
+    pub(crate) statics: PathBuf,
+    /// The program `tensorpool-cluster`.
+    pub(crate) cluster: PathBuf,
+}
+
+/// A cluster that is up.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) programs: Programs,
+    cluster: Cluster,
+}
+
+impl World {
+    /// Brings it up, without anything that an earlier run left.
+    pub(crate) fn up(programs: Programs) -> Result<Self, String> {
+        let options = Options {
+            name: NAME.to_owned(),
+            control_plane: false,
+            runtime: None,
+            hugepages: Some(HUGEPAGES),
+            program: programs.cluster.clone(),
+        };
+        Cluster::down(NAME, &programs.cluster).map_err(|error| in_full(&error))?;
+        let progress = Progress::to(|line| println!("{line}"));
+        let cluster = Cluster::up(&options, &progress).map_err(|error| in_full(&error))?;
+        Ok(Self { programs, cluster })
+    }
+
+    /// Takes it down.
+    pub(crate) fn down(self) -> Result<(), String> {
+        match Cluster::down(NAME, &self.programs.cluster) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the cluster was gone already".to_owned()),
+            Err(error) => Err(in_full(&error)),
+        }
+    }
+
+    /// Makes the images of an archive known to the node.
+    pub(crate) fn load_images(&self, archive: &Path) -> Result<(), String> {
+        self.cluster
+            .load_images(archive)
+            .map_err(|error| in_full(&error))
+    }
+
+    /// What kubectl prints.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        said(self.cluster.kubectl().args(arguments))
+    }
+
+    /// What Helm prints.
+    pub(crate) fn helm(&self, arguments: &[&str]) -> Result<String, String> {
+        said(self.cluster.command("helm").args(arguments))
+    }
+
+    /// What any program prints that runs inside.
+    pub(crate) fn inside(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
+        said(self.cluster.command(program).args(arguments))
+    }
+
+    /// What Helm says when it refuses.
+    pub(crate) fn helm_refuses(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut helm = self.cluster.command("helm");
+        let output = output(helm.args(arguments))?;
+        if output.status.success() {
+            return Err(format!("`helm {}` was allowed", arguments.join(" ")));
+        }
+        Ok(text(&output))
+    }
+
+    /// The API server's audit log.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.cluster.audit_log()
+    }
+
+    /// A path of the checkout.
+    pub(crate) fn path(&self, below: &str) -> String {
+        self.programs.root.join(below).display().to_string()
+    }
+
+    /// For the one who reads a failed run.
+    pub(crate) fn tell_what_runs(&self) {
+        let system = ["--namespace", "tensorpool-system"];
+        let component = |name| format!("--selector=app.kubernetes.io/component={name}");
+        let (driver, operator) = (component("node-driver"), component("operator"));
+        let looks: [&[&str]; 7] = [
+            &["get", "pods", "-A", "-o", "wide"],
+            &["get", "tensorpool", "-A", "-o", "yaml"],
+            &["get", "events", "-A", "--sort-by=.lastTimestamp"],
+            &["describe", "pods", "-A"],
+            &[
+                "logs",
+                &driver,
+                "--all-containers",
+                "--tail=200",
+                "--prefix",
+                system[0],
+                system[1],
+            ],
+            &[
+                "logs",
+                &operator,
+                "--tail=100",
+                "--prefix",
+                system[0],
+                system[1],
+            ],
+            &["get", "nodes", "-o", "wide"],
+        ];
+        for look in looks {
+            println!("-- kubectl {}", look.join(" "));
+            match self.kubectl(look) {
+                Ok(said) | Err(said) => println!("{said}"),
+            }
+        }
+    }
+}
+
+/// What a program prints; how it failed, if it did.
+pub(crate) fn said(command: &mut Command) -> Result<String, String> {
+    let output = output(command)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        let name = described(command);
+        Err(format!("{name} ({}):\n{}", output.status, text(&output)))
+    }
+}
+
+fn output(command: &mut Command) -> Result<Output, String> {
+    let output = command.output();
+    output.map_err(|error| format!("{} could not be started: {error}", described(command)))
+}
+
+fn text(output: &Output) -> String {
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&said).trim().to_owned()
+}
+
+/// What a person would type: the program that runs inside, and its arguments.
+fn described(command: &Command) -> String {
+    let words = command.get_args().map(|word| word.to_string_lossy());
+    let words: Vec<_> = words.collect();
+    let inside = words
+        .iter()
+        .rposition(|word| word.starts_with("KUBECONFIG="));
+    let from = inside.map_or(0, |at| at + 1);
+    let mut line = words[from..].join(" ");
+    if inside.is_none() {
+        line = format!("{} {line}", command.get_program().to_string_lossy());
+    }
+    line
+}
+
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
