@@ -48,15 +48,18 @@ const EDGES: [(&str, &[&str], &[&str]); 11] = [
     (
         "tensorpool-e2e",
         &[
-            WIRE, SHM, TRANSPORT, CLIENT, NODE_DRIVER, CORE, CRDS, CLUSTER,
+            WIRE,
+            SHM,
+            TRANSPORT,
+            CLIENT,
+            NODE_DRIVER,
+            CORE,
+            CRDS,
+            CLUSTER,
         ],
         &[],
     ),
-    (
-        CLUSTER,
-        &[],
-        &["tokio", "kube", "tensorpool-crds"],
-    ),
+    (CLUSTER, &[], &["tokio", "kube", "tensorpool-crds"]),
     ("xtask", &[], &["serde", "serde_json"]),
 ];
 
