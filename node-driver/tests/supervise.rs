@@ -143,8 +143,10 @@ fn one_that_dies_at_once_each_time_is_never_given_up_and_never_waited_for_longer
 #[test]
 fn a_request_to_end_is_passed_on_and_the_status_is_that_of_the_process() {
     for (signal, name, code) in [(Signal::TERM, "TERM", 7), (Signal::INT, "INT", 9)] {
-        let script =
-            format!("trap 'kill $!; wait; exit {code}' {name}; sleep 1000 & echo $$; wait; exit 1");
+        // Not TERM: a child that has not become `sleep` yet would lose it.
+        let script = format!(
+            "trap 'kill -KILL $!; wait; exit {code}' {name}; sleep 1000 & echo $$; wait; exit 1"
+        );
         let mut supervisor = Supervisor::of(&script);
         supervisor.told_pid();
         supervisor.signal(signal);
