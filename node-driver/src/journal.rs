@@ -1,31 +1,30 @@
 //! The journal: the highest epoch that was ever handed out, on disk before anybody hears of it.
 //!
-//! One small file, replaced as a whole: written beside, synced, renamed, directory synced. Its first
-//! line names the format, the oldest reader that may read it, and a checksum of the rest; a later
-//! version that only adds fields keeps `oldest reader` at 1 and so survives a downgrade. A file that
-//! cannot be trusted is put aside and the directories of the regions tell the highest epoch instead.
+//! One small sealed file (`sealed`). One that cannot be trusted is put aside, and the directories of the
+//! regions tell the highest epoch instead.
 //!
 //! The boot id is kept to say in the log whether the machine was restarted: after a restart the
 //! monotonic clock is small again, and only this number keeps epochs rising.
 
 // spec: D-10-2
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tensorpool_wire::Epoch;
 
+pub use crate::sealed::Damage;
+use crate::sealed::{self, Failed, Format, failed};
+
 /// Name of the journal in the state directory.
 pub const FILE_NAME: &str = "epochs.journal";
-const MAGIC: &str = "tensorpool-journal";
-/// The format that is written.
-const VERSION: u32 = 1;
-/// The oldest reader that understands what is written.
-const OLDEST_READER: u32 = 1;
-/// A journal is one short line of JSON; more is not a journal.
-const LONGEST_BYTES: u64 = 65_536;
+const FORMAT: Format = Format {
+    magic: "tensorpool-journal",
+    version: 1,
+    oldest_reader: 1,
+};
 
 /// What the journal says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,44 +62,6 @@ pub enum Found {
         /// What is wrong with it.
         why: Damage,
     },
-}
-
-/// What is wrong with a journal.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// The first line is not a journal's.
-    #[error("it does not start as a journal does")]
-    NotAJournal,
-    /// Only a newer driver can read it.
-    #[error("it needs a reader of format {oldest_reader}, this driver reads up to {VERSION}")]
-    TooNew {
-        /// The oldest reader that it names.
-        oldest_reader: u32,
-    },
-    /// The checksum does not match.
-    #[error("its checksum is {found:08x}, its content has {computed:08x}")]
-    Checksum {
-        /// In the file.
-        found: u32,
-        /// Of the content.
-        computed: u32,
-    },
-    /// The content is not what the format says.
-    #[error("its content cannot be read: {0}")]
-    Content(String),
-}
-
-impl Damage {
-    /// Bounded label.
-    #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::NotAJournal => "not_a_journal",
-            Self::TooNew { .. } => "too_new",
-            Self::Checksum { .. } => "checksum",
-            Self::Content(_) => "content",
-        }
-    }
 }
 
 /// Why the journal cannot be used at all.
@@ -143,7 +104,7 @@ impl Journal {
             boot_id: boot_id.to_owned(),
             last_epoch: None,
         };
-        let found = match read_bounded(&path) {
+        let found = match sealed::read(&path) {
             Ok(bytes) => match decode(&bytes) {
                 Ok(record) => {
                     journal.last_epoch = Some(Epoch(record.last_epoch));
@@ -154,13 +115,12 @@ impl Journal {
                 }
                 Err(why) => {
                     let kept_as = dir.join(format!("{FILE_NAME}.damaged"));
-                    fs::rename(&path, &kept_as)
-                        .map_err(|source| io_error("put aside", &path, source))?;
+                    fs::rename(&path, &kept_as).map_err(failed("put aside", &path))?;
                     Found::PutAside { kept_as, why }
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
-            Err(source) => return Err(io_error("read", &path, source)),
+            Err(source) => return Err(failed("read", &path)(source).into()),
         };
         Ok((journal, found))
     }
@@ -185,11 +145,7 @@ impl Journal {
         });
         let path = self.dir.join(FILE_NAME);
         let beside = self.dir.join(format!("{FILE_NAME}.new"));
-        write_synced(&beside, &bytes).map_err(|source| io_error("write", &beside, source))?;
-        fs::rename(&beside, &path).map_err(|source| io_error("replace", &path, source))?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|source| io_error("sync the directory of", &path, source))?;
+        sealed::replace(&path, &beside, &bytes)?;
         self.last_epoch = Some(epoch);
         Ok(())
     }
@@ -199,8 +155,7 @@ impl Journal {
 #[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
     let content = serde_json::to_string(record).expect("two plain fields always serialise");
-    let checksum = crc32fast::hash(content.as_bytes());
-    format!("{MAGIC} {VERSION} {OLDEST_READER} {checksum:08x}\n{content}\n").into_bytes()
+    FORMAT.seal(&content)
 }
 
 /// Reads the bytes of a journal.
@@ -208,23 +163,8 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// # Errors
 /// [`Damage`].
 pub fn decode(bytes: &[u8]) -> Result<Record, Damage> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Damage::NotAJournal)?;
-    let (head, rest) = text.split_once('\n').ok_or(Damage::NotAJournal)?;
-    let fields: Vec<&str> = head.split(' ').collect();
-    let [MAGIC, _version, oldest_reader, checksum] = fields.as_slice() else {
-        return Err(Damage::NotAJournal);
-    };
-    let oldest_reader: u32 = oldest_reader.parse().map_err(|_| Damage::NotAJournal)?;
-    let found = u32::from_str_radix(checksum, 16).map_err(|_| Damage::NotAJournal)?;
-    if oldest_reader > VERSION {
-        return Err(Damage::TooNew { oldest_reader });
-    }
-    let content = rest.strip_suffix('\n').unwrap_or(rest);
-    let computed = crc32fast::hash(content.as_bytes());
-    if computed != found {
-        return Err(Damage::Checksum { found, computed });
-    }
     // Version 1 is the first. A reader of version N reads N-1 here, by the version in the first line.
+    let content = FORMAT.unseal(bytes)?;
     serde_json::from_str(content).map_err(|error| Damage::Content(error.to_string()))
 }
 
@@ -235,26 +175,9 @@ pub fn boot_id() -> String {
         .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(LONGEST_BYTES)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> JournalError {
-    JournalError::Io {
-        what,
-        path: path.to_owned(),
-        source,
+impl From<Failed> for JournalError {
+    fn from(Failed { what, path, source }: Failed) -> Self {
+        Self::Io { what, path, source }
     }
 }
 
@@ -321,22 +244,6 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_noticed() {
-        let bytes = encode(&record(0x1234_5678_9ABC));
-        for cut in 0..bytes.len() - 1 {
-            assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
-        }
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(read) = decode(&flipped) {
-                // Only what carries no meaning may differ: the version, the case of the checksum.
-                assert_eq!(read, record(0x1234_5678_9ABC), "bit {bit}");
-            }
-        }
-    }
-
-    #[test]
     fn a_damaged_journal_is_put_aside_and_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE_NAME);
@@ -355,16 +262,11 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_journal_that_allows_this_reader_is_read_and_others_are_refused() {
+    fn fields_that_a_newer_driver_added_are_no_hindrance() {
         let content = r#"{"boot_id":"boot-a","last_epoch":5,"added_later":true}"#;
-        let checksum = crc32fast::hash(content.as_bytes());
-        let newer = format!("{MAGIC} 2 1 {checksum:08x}\n{content}\n");
-        assert_eq!(decode(newer.as_bytes()), Ok(record(5)));
-        let too_new = format!("{MAGIC} 2 2 {checksum:08x}\n{content}\n");
-        assert_eq!(
-            decode(too_new.as_bytes()),
-            Err(Damage::TooNew { oldest_reader: 2 })
-        );
+        assert_eq!(decode(&FORMAT.seal(content)), Ok(record(5)));
+        let garbage = decode(&FORMAT.seal("{}")).unwrap_err();
+        assert_eq!(garbage.reason(), "content");
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod relay;
 pub mod requests;
 mod runtime;
 mod scan;
+pub mod sealed;
 mod serve;
 mod signals;
 pub mod status;

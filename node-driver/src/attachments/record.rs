@@ -1,31 +1,29 @@
 //! Records: what must be known of a published volume after a restart.
 //!
-//! One small file for each, replaced as a whole: written beside, synced, renamed, directory synced. The
-//! first line names the format, the oldest reader that may read it, and a checksum of the rest. It is
-//! there before kubelet hears that the volume is published, and gone after the volume's view is. A file
-//! that cannot be trusted is put aside: its pod sees nothing until kubelet publishes the volume again.
+//! One small sealed file (`sealed`) for each. It is there before kubelet hears that the volume is
+//! published, and gone after the volume's view is. One that cannot be trusted is put aside: its pod sees
+//! nothing until kubelet publishes the volume again.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{Pod, StreamName, VolumeAccess};
 use super::volume::VolumeId;
+use crate::sealed::{self, Failed, Format, failed as at};
 
 /// Directory of the records in the state directory.
 pub const DIRECTORY: &str = "attachments";
 const ENDING: &str = ".attachment";
 /// Ending of a record that is being written.
 const UNFINISHED: &str = ".new";
-const MAGIC: &str = "tensorpool-attachment";
-/// The format that is written.
-const VERSION: u32 = 1;
-/// The oldest reader that understands what is written.
-const OLDEST_READER: u32 = 1;
-/// More than this is no record.
-const LONGEST_BYTES: u64 = 65_536;
+const FORMAT: Format = Format {
+    magic: "tensorpool-attachment",
+    version: 1,
+    oldest_reader: 1,
+};
 
 /// What is known of a published volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,26 +51,9 @@ pub struct Record {
 /// What is wrong with a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// The first line is not a record's.
-    #[error("it does not start as a record does")]
-    NotARecord,
-    /// Only a newer driver can read it.
-    #[error("it needs a reader of format {oldest_reader}, this driver reads up to {VERSION}")]
-    TooNew {
-        /// The oldest reader that it names.
-        oldest_reader: u32,
-    },
-    /// The checksum does not match.
-    #[error("its checksum is {found:08x}, its content has {computed:08x}")]
-    Checksum {
-        /// In the file.
-        found: u32,
-        /// Of the content.
-        computed: u32,
-    },
-    /// The content is not what the format says.
-    #[error("its content cannot be read: {0}")]
-    Content(String),
+    /// The file as such.
+    #[error(transparent)]
+    Sealed(#[from] sealed::Damage),
     /// It is the record of another volume.
     #[error("it is the record of volume {0}")]
     OfAnother(String),
@@ -124,7 +105,7 @@ impl Records {
             let Some(volume) = name.and_then(|name| name.strip_suffix(ENDING)) else {
                 continue;
             };
-            let bytes = read_bounded(&path).map_err(at("read", &path))?;
+            let bytes = sealed::read(&path).map_err(at("read", &path))?;
             match decode(volume, &bytes) {
                 Ok(record) => found.records.push(record),
                 Err(damage) => {
@@ -145,9 +126,7 @@ impl Records {
     pub fn keep(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.path(&record.volume);
         let beside = path.with_extension("new");
-        write_synced(&beside, &encode(record)).map_err(at("write", &beside))?;
-        fs::rename(&beside, &path).map_err(at("replace", &path))?;
-        self.sync()
+        Ok(sealed::replace(&path, &beside, &encode(record))?)
     }
 
     /// Removes the record of a volume. None is no error.
@@ -157,20 +136,14 @@ impl Records {
     pub fn forget(&self, volume: &VolumeId) -> Result<(), RecordError> {
         let path = self.path(volume.as_str());
         match fs::remove_file(&path) {
-            Ok(()) => self.sync(),
+            Ok(()) => Ok(sealed::sync_directory_of(&path)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(at("remove", &path)(error)),
+            Err(error) => Err(at("remove", &path)(error).into()),
         }
     }
 
     fn path(&self, volume: &str) -> PathBuf {
         self.dir.join(format!("{volume}{ENDING}"))
-    }
-
-    fn sync(&self) -> Result<(), RecordError> {
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(at("sync", &self.dir))
     }
 }
 
@@ -178,8 +151,7 @@ impl Records {
 #[must_use]
 pub fn encode(record: &Record) -> Vec<u8> {
     let content = serde_json::to_string(record).expect("strings and numbers always serialise");
-    let checksum = crc32fast::hash(content.as_bytes());
-    format!("{MAGIC} {VERSION} {OLDEST_READER} {checksum:08x}\n{content}\n").into_bytes()
+    FORMAT.seal(&content)
 }
 
 /// Reads the bytes of the record of `volume`.
@@ -187,48 +159,18 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// # Errors
 /// [`Damage`].
 pub fn decode(volume: &str, bytes: &[u8]) -> Result<Record, Damage> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Damage::NotARecord)?;
-    let (head, rest) = text.split_once('\n').ok_or(Damage::NotARecord)?;
-    let fields: Vec<&str> = head.split(' ').collect();
-    let [MAGIC, _version, oldest_reader, checksum] = fields.as_slice() else {
-        return Err(Damage::NotARecord);
-    };
-    let oldest_reader: u32 = oldest_reader.parse().map_err(|_| Damage::NotARecord)?;
-    let found = u32::from_str_radix(checksum, 16).map_err(|_| Damage::NotARecord)?;
-    if oldest_reader > VERSION {
-        return Err(Damage::TooNew { oldest_reader });
-    }
-    let content = rest.strip_suffix('\n').unwrap_or(rest);
-    let computed = crc32fast::hash(content.as_bytes());
-    if computed != found {
-        return Err(Damage::Checksum { found, computed });
-    }
-    let record: Record =
-        serde_json::from_str(content).map_err(|error| Damage::Content(error.to_string()))?;
+    let content = FORMAT.unseal(bytes)?;
+    let record: Record = serde_json::from_str(content)
+        .map_err(|error| sealed::Damage::Content(error.to_string()))?;
     if record.volume != volume {
         return Err(Damage::OfAnother(record.volume));
     }
     Ok(record)
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    file.take(LONGEST_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> RecordError + 'a {
-    move |source| RecordError {
-        what,
-        path: path.to_owned(),
-        source,
+impl From<Failed> for RecordError {
+    fn from(Failed { what, path, source }: Failed) -> Self {
+        Self { what, path, source }
     }
 }
 
@@ -295,28 +237,14 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let (_, found) = Records::open(state.path()).unwrap();
         assert_eq!(found.records, [record("good")]);
-        let [(kept_as, Damage::Checksum { .. })] = found.put_aside.as_slice() else {
+        let [(kept_as, Damage::Sealed(sealed::Damage::Checksum { .. }))] =
+            found.put_aside.as_slice()
+        else {
             panic!("{:?}", found.put_aside);
         };
         assert!(kept_as.exists() && !path.exists());
         let (_, found) = Records::open(state.path()).unwrap();
         assert!(found.put_aside.is_empty(), "it is put aside once");
-    }
-
-    #[test]
-    fn every_cut_and_every_flipped_bit_is_noticed() {
-        let bytes = encode(&record("a"));
-        for cut in 0..bytes.len() - 1 {
-            assert!(decode("a", &bytes[..cut]).is_err(), "cut at {cut}");
-        }
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(read) = decode("a", &flipped) {
-                // Only what carries no meaning may differ: the version, the case of the checksum.
-                assert_eq!(read, record("a"), "bit {bit}");
-            }
-        }
     }
 
     #[test]
@@ -335,18 +263,6 @@ mod tests {
     fn the_record_of_another_volume_is_not_believed() {
         let bytes = encode(&record("a"));
         assert_eq!(decode("b", &bytes), Err(Damage::OfAnother("a".into())));
-    }
-
-    #[test]
-    fn a_newer_record_that_allows_this_reader_is_read_and_others_are_refused() {
-        let text = String::from_utf8(encode(&record("a"))).unwrap();
-        let newer = text.replacen(" 1 1 ", " 2 1 ", 1);
-        assert_eq!(decode("a", newer.as_bytes()), Ok(record("a")));
-        let too_new = text.replacen(" 1 1 ", " 2 2 ", 1);
-        assert_eq!(
-            decode("a", too_new.as_bytes()),
-            Err(Damage::TooNew { oldest_reader: 2 })
-        );
     }
 
     #[test]

@@ -11,13 +11,48 @@ use crate::inside::own_mounts;
 use crate::kubelet::{Kubelet, publish_from_elsewhere, unpublish_from_elsewhere};
 use crate::support::wait_until;
 
-/// A base that is a directory of a filesystem like any other.
-fn base(kubelet: &Kubelet) -> Arc<Base> {
+/// Kubelet, a driver, and memory that has one stream.
+struct Node {
+    kubelet: Kubelet,
+    base: Arc<Base>,
+    driver: Driver,
+}
+
+/// A node with mounts of its own for the test of this name; `None` where that is not possible.
+fn node(test: &str) -> Option<Node> {
+    if !own_mounts(test) {
+        return None;
+    }
+    let kubelet = Kubelet::new();
+    // A directory of a filesystem like any other.
     let directory = kubelet.shm_dir().join("4Ki");
     std::fs::create_dir(&directory).expect("it works");
     let base = Base::new(&directory);
     base.make(1, 5);
-    Arc::new(base)
+    let base = Arc::new(base);
+    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
+    Some(Node {
+        kubelet,
+        base,
+        driver,
+    })
+}
+
+impl Node {
+    fn is_mounted(&self) -> bool {
+        is_mounted(&self.kubelet)
+    }
+
+    fn views(&self) -> usize {
+        let views = self.base.views.on_disk(self.base.store.path());
+        views.expect("it works").len()
+    }
+
+    /// Nothing is left of the volume.
+    fn assert_clean(&self) {
+        assert_eq!((self.driver.holds().len(), self.views()), (0, 0));
+        assert!(!self.is_mounted() && !self.kubelet.target("pod").exists());
+    }
 }
 
 fn is_mounted(kubelet: &Kubelet) -> bool {
@@ -25,15 +60,20 @@ fn is_mounted(kubelet: &Kubelet) -> bool {
     mountinfo::at(&mounts, &kubelet.target("pod")).is_some()
 }
 
-fn views(base: &Base) -> usize {
-    base.views
-        .on_disk(base.store.path())
-        .expect("it works")
-        .len()
+fn wait_until_asked(driver: &Driver, kind: Kind) {
+    wait_until("the question", || {
+        let asked = driver.was_asked(kind);
+        asked
+            .then_some(())
+            .ok_or_else(|| "nothing asked".to_owned())
+    });
 }
 
-/// A publish that is not answered, because `csi` is killed when the driver has been asked.
-fn kill_while_asking(kubelet: &Kubelet, driver: &Driver, kind: Kind) {
+/// A question of kubelet's that is not answered, because `csi` is killed when the driver has been asked.
+fn kill_while_asking(node: &Node, kind: Kind) {
+    let Node {
+        kubelet, driver, ..
+    } = node;
     driver.be_silent(Some(kind));
     driver.take_asked();
     let csi = kubelet.start_csi();
@@ -44,12 +84,7 @@ fn kill_while_asking(kubelet: &Kubelet, driver: &Driver, kind: Kind) {
                 unpublish_from_elsewhere(kubelet.target("pod"), kubelet.plugin_socket())
             }
         });
-        wait_until("the question", || {
-            let asked = driver.was_asked(kind);
-            asked
-                .then_some(())
-                .ok_or_else(|| "nothing asked".to_owned())
-        });
+        wait_until_asked(driver, kind);
         csi.kill();
         assert!(
             asking.join().expect("it works").is_err(),
@@ -63,18 +98,16 @@ fn kill_while_asking(kubelet: &Kubelet, driver: &Driver, kind: Kind) {
 #[test]
 fn killed_before_the_mount_and_forgotten_by_kubelet_the_volume_is_collected() {
     let test = "restarts::killed_before_the_mount_and_forgotten_by_kubelet_the_volume_is_collected";
-    if !own_mounts(test) {
-        return;
-    }
-    let kubelet = Kubelet::new();
-    let base = base(&kubelet);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
-    kill_while_asking(&kubelet, &driver, Kind::Publish);
+    let Some(node) = node(test) else { return };
+    let Node {
+        kubelet, driver, ..
+    } = &node;
+    kill_while_asking(&node, Kind::Publish);
     assert_eq!(
-        (driver.holds(), views(&base)),
+        (driver.holds(), node.views()),
         (vec!["csi-1".to_owned()], 1)
     );
-    assert!(!is_mounted(&kubelet));
+    assert!(!node.is_mounted());
 
     let _csi = kubelet.start_csi();
     wait_until("the volume's end", || {
@@ -83,25 +116,21 @@ fn killed_before_the_mount_and_forgotten_by_kubelet_the_volume_is_collected() {
             .then_some(())
             .ok_or_else(|| format!("{held:?}"))
     });
-    assert_eq!(views(&base), 0);
+    assert_eq!(node.views(), 0);
 }
 
 #[test]
 fn killed_before_the_mount_kubelet_publishes_again() {
-    if !own_mounts("restarts::killed_before_the_mount_kubelet_publishes_again") {
-        return;
-    }
-    let kubelet = Kubelet::new();
-    let base = base(&kubelet);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
+    let test = "restarts::killed_before_the_mount_kubelet_publishes_again";
+    let Some(node) = node(test) else { return };
+    let kubelet = &node.kubelet;
     kubelet.note("pod", "csi-1");
-    kill_while_asking(&kubelet, &driver, Kind::Publish);
+    kill_while_asking(&node, Kind::Publish);
     let csi = kubelet.start_csi();
     kubelet.publish("pod", "csi-1").unwrap();
-    assert!(is_mounted(&kubelet));
+    assert!(node.is_mounted());
     kubelet.unpublish("pod", "csi-1").unwrap();
-    assert_eq!((driver.holds().len(), views(&base)), (0, 0));
-    assert!(!is_mounted(&kubelet) && !kubelet.target("pod").exists());
+    node.assert_clean();
     assert!(csi.terminate().success());
 }
 
@@ -109,12 +138,14 @@ fn killed_before_the_mount_kubelet_publishes_again() {
 fn killed_after_the_mount_kubelet_hears_that_it_is_there_before_anything_is_asked() {
     let test =
         "restarts::killed_after_the_mount_kubelet_hears_that_it_is_there_before_anything_is_asked";
-    if !own_mounts(test) {
+    let Some(Node {
+        kubelet,
+        base,
+        driver,
+    }) = node(test)
+    else {
         return;
-    }
-    let kubelet = Kubelet::new();
-    let base = base(&kubelet);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
+    };
     let csi = kubelet.start_csi();
     kubelet.publish("pod", "csi-1").unwrap();
     csi.kill();
@@ -138,7 +169,7 @@ fn killed_after_the_mount_kubelet_hears_that_it_is_there_before_anything_is_aske
         .expect("what is mounted stays so without the driver, too");
     let without_driver = kubelet.unpublish("pod", "csi-1").unwrap_err();
     assert_eq!(without_driver.code(), tonic::Code::Unavailable);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
+    let driver = Driver::start(&kubelet.internal_socket(), Some(base));
     kubelet
         .unpublish("pod", "csi-1")
         .expect("kubelet tries again");
@@ -148,31 +179,26 @@ fn killed_after_the_mount_kubelet_hears_that_it_is_there_before_anything_is_aske
 
 #[test]
 fn killed_between_unmount_and_release_kubelet_unpublishes_again() {
-    if !own_mounts("restarts::killed_between_unmount_and_release_kubelet_unpublishes_again") {
-        return;
-    }
-    let kubelet = Kubelet::new();
-    let base = base(&kubelet);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
+    let test = "restarts::killed_between_unmount_and_release_kubelet_unpublishes_again";
+    let Some(node) = node(test) else { return };
+    let kubelet = &node.kubelet;
     let csi = kubelet.start_csi();
     kubelet.publish("pod", "csi-1").unwrap();
     csi.kill();
-    kill_while_asking(&kubelet, &driver, Kind::Unpublish);
-    assert!(!is_mounted(&kubelet));
+    kill_while_asking(&node, Kind::Unpublish);
+    assert!(!node.is_mounted());
     let _csi = kubelet.start_csi();
     kubelet.unpublish("pod", "csi-1").unwrap();
-    assert_eq!((driver.holds().len(), views(&base)), (0, 0));
-    assert!(!kubelet.target("pod").exists());
+    node.assert_clean();
 }
 
 #[test]
 fn two_operations_on_one_volume_do_not_meet() {
-    if !own_mounts("restarts::two_operations_on_one_volume_do_not_meet") {
-        return;
-    }
-    let kubelet = Kubelet::new();
-    let base = base(&kubelet);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
+    let test = "restarts::two_operations_on_one_volume_do_not_meet";
+    let Some(node) = node(test) else { return };
+    let Node {
+        kubelet, driver, ..
+    } = &node;
     kubelet.note("pod", "csi-1");
     let csi = kubelet.start_csi();
     driver.take_asked();
@@ -180,12 +206,7 @@ fn two_operations_on_one_volume_do_not_meet() {
     thread::scope(|scope| {
         let asking =
             scope.spawn(|| publish_from_elsewhere(kubelet.target("pod"), kubelet.plugin_socket()));
-        wait_until("the question", || {
-            let asked = driver.was_asked(Kind::Publish);
-            asked
-                .then_some(())
-                .ok_or_else(|| "nothing asked".to_owned())
-        });
+        wait_until_asked(driver, Kind::Publish);
         let second = kubelet.unpublish("pod", "csi-1").unwrap_err();
         assert_eq!(second.code(), tonic::Code::Aborted);
         csi.kill();
