@@ -16,7 +16,7 @@ use tensorpool_transport::socket::ListenError;
 use tensorpool_wire::ConnectionId;
 use tokio::sync::{oneshot, watch};
 
-use crate::requests::{Counts, Requests};
+use crate::requests::Requests;
 
 /// Questions that may wait at one time.
 const WAITING: usize = 256;
@@ -331,9 +331,9 @@ impl Commands {
         let _count = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
-    /// Requests to the API server so far.
-    pub(crate) fn requests(&self) -> Counts {
-        self.requests.all()
+    /// Where requests to the API server are counted.
+    pub(crate) const fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// Says that something changed.

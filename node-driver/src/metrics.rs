@@ -5,6 +5,7 @@
 //! the streams that exist, which `limits.streams` bounds; what was counted for a stream goes with it.
 
 mod cluster;
+mod csi;
 mod metric;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use tensorpool_transport::port::CloseReason;
 use tensorpool_transport::socket::Stats;
 use tensorpool_wire::StreamId;
 
+use crate::attachments::calls::Calls;
 use crate::control::BaseFacts;
 use crate::counters::{Counters, ReportedDrops, WayIn};
 use crate::requests::Counts;
@@ -47,13 +49,20 @@ pub(crate) struct Snapshot {
     pub given_up: Option<[(&'static str, u64); 2]>,
     /// To the API server; empty stand-alone.
     pub requests: Counts,
+    /// Kubelet's, as the `csi` container counted them.
+    pub calls: Vec<Calls>,
 }
 
 /// The exposition text of one snapshot.
 #[must_use]
 pub(crate) fn render(snapshot: Snapshot) -> String {
-    let mut registry = Registry::with_prefix("tensorpool_driver");
-    registry.register_collector(Box::new(snapshot));
+    let mut registry = Registry::default();
+    let csi = csi::Csi(snapshot.calls.clone());
+    let driver = registry.sub_registry_with_prefix("tensorpool_driver");
+    driver.register_collector(Box::new(snapshot));
+    registry
+        .sub_registry_with_prefix("tensorpool_csi")
+        .register_collector(Box::new(csi));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .expect("writing to a String cannot fail");

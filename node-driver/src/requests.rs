@@ -1,12 +1,15 @@
-//! Requests to the API server, counted for metrics.
+//! Requests to the API server and calls of kubelet, counted for metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::attachments::calls::Calls;
 
 /// How often each kind of request was answered how. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Requests {
     counts: Arc<Mutex<Counts>>,
+    calls: Arc<Mutex<Vec<Calls>>>,
 }
 
 /// By request and result.
@@ -18,6 +21,18 @@ impl Requests {
         // Every change of the map is one step, so a panic elsewhere leaves it whole.
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry((request, result)).or_default() += 1;
+    }
+
+    /// What the `csi` container has counted so far.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn hear_of(&self, calls: Vec<Calls>) {
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner) = calls;
+    }
+
+    /// What was heard last.
+    pub(crate) fn calls(&self) -> Vec<Calls> {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.clone()
     }
 
     /// All so far.

@@ -282,7 +282,8 @@ impl Runtime {
                 socket: self.socket.as_ref().map(|socket| socket.stats().clone()),
                 media_driver: self.aeron.as_mut().is_some_and(Aeron::is_up),
                 given_up: self.aeron.as_mut().map(Aeron::given_up),
-                requests: self.commands.requests(),
+                requests: self.commands.requests().all(),
+                calls: self.commands.requests().calls(),
             };
             self.counters.longest_cycle_ns = 0;
             // Whoever asked may have given up; then nobody misses the answer.

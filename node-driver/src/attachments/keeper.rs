@@ -52,8 +52,9 @@ impl Keeper {
     /// Answers the `csi` container.
     pub(super) async fn answer(&self, question: Question) -> Answer {
         let result = match question {
-            Question::Probe { registered } => {
+            Question::Probe { registered, calls } => {
                 self.heard_of_kubelet(registered);
+                self.table.lock().await.control.requests().hear_of(calls);
                 Ok(Answer::Ready {
                     node: self.node.clone(),
                 })

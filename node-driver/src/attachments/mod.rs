@@ -8,6 +8,7 @@
 pub mod attributes;
 #[cfg(feature = "kubernetes")]
 mod begin;
+pub mod calls;
 #[cfg(feature = "kubernetes")]
 pub mod csidriver;
 #[cfg(feature = "kubernetes")]

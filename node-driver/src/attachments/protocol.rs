@@ -22,6 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::calls::Calls;
+
 /// Version of what is said here.
 pub const VERSION: u32 = 1;
 /// Longest line in bytes: attributes of a volume are part of a pod, which is smaller than this.
@@ -35,6 +37,9 @@ pub enum Question {
     Probe {
         /// Whether kubelet has registered the `csi` container.
         registered: bool,
+        /// What kubelet has called since the `csi` container was started.
+        #[serde(default)]
+        calls: Vec<Calls>,
     },
     /// May this volume be published, and what is to be mounted?
     Publish(Publish),
@@ -257,6 +262,7 @@ async fn line(connection: &mut UnixStream) -> Result<Vec<u8>, TalkError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::calls::{Outcome, Rpc};
     use super::*;
 
     const SOON: Duration = Duration::from_secs(30);
@@ -282,7 +288,12 @@ mod tests {
     fn what_one_end_says_the_other_hears() {
         run(async {
             let (mut csi, mut driver) = UnixStream::pair().unwrap();
-            let probe = Question::Probe { registered: true };
+            let mut published = Calls::none(Rpc::NodePublishVolume, Outcome::Aborted);
+            published.add(SOON);
+            let probe = Question::Probe {
+                registered: true,
+                calls: vec![published],
+            };
             let questions = [probe, publish(), Question::List];
             for question in questions {
                 say(&mut csi, &question).await.unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
+use super::calls::Counted;
 use crate::attachments::protocol::{
     Answer, Code, Held, Publish, Question, Refusal, TalkError, hear, say,
 };
@@ -23,12 +24,15 @@ pub(super) struct Driver {
     socket: PathBuf,
     /// Whether kubelet has registered this container; the driver is told with each probe.
     registered: Arc<AtomicBool>,
+    /// What kubelet called; told likewise.
+    counted: Counted,
 }
 
 impl Driver {
-    pub(super) fn new(socket: PathBuf) -> Self {
+    pub(super) fn new(socket: PathBuf, counted: Counted) -> Self {
         Self {
             socket,
+            counted,
             registered: Arc::default(),
         }
     }
@@ -45,7 +49,8 @@ impl Driver {
     /// [`Refusal`], `UNAVAILABLE` if it is not.
     pub(super) async fn probe(&self) -> Result<String, Refusal> {
         let registered = self.registered.load(Ordering::Relaxed);
-        match self.ask(&Question::Probe { registered }).await? {
+        let calls = self.counted.all();
+        match self.ask(&Question::Probe { registered, calls }).await? {
             Answer::Ready { node } => Ok(node),
             other => Err(unexpected(&other)),
         }

@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::calls::Counted;
 use super::driver::Driver;
 use super::proto::csi::identity_server::Identity;
 use super::proto::csi::{
@@ -9,11 +10,13 @@ use super::proto::csi::{
     GetPluginInfoResponse, ProbeRequest, ProbeResponse,
 };
 use crate::attachments::attributes::DRIVER_NAME;
+use crate::attachments::calls::Rpc;
 
 /// The service.
 #[derive(Debug)]
 pub(super) struct IdentityService {
     pub(super) driver: Driver,
+    pub(super) counted: Counted,
 }
 
 #[tonic::async_trait]
@@ -22,11 +25,14 @@ impl Identity for IdentityService {
         &self,
         _request: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
-        Ok(Response::new(GetPluginInfoResponse {
-            name: DRIVER_NAME.to_owned(),
-            vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
-            manifest: std::collections::HashMap::new(),
-        }))
+        let call = async {
+            Ok(Response::new(GetPluginInfoResponse {
+                name: DRIVER_NAME.to_owned(),
+                vendor_version: env!("CARGO_PKG_VERSION").to_owned(),
+                manifest: std::collections::HashMap::new(),
+            }))
+        };
+        self.counted.call(Rpc::GetPluginInfo, call).await
     }
 
     /// No controller, no topology: volumes exist inline in pods only.
@@ -34,17 +40,23 @@ impl Identity for IdentityService {
         &self,
         _request: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
-        Ok(Response::new(GetPluginCapabilitiesResponse {
-            capabilities: Vec::new(),
-        }))
+        let call = async {
+            Ok(Response::new(GetPluginCapabilitiesResponse {
+                capabilities: Vec::new(),
+            }))
+        };
+        self.counted.call(Rpc::GetPluginCapabilities, call).await
     }
 
     async fn probe(
         &self,
         _request: Request<ProbeRequest>,
     ) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse {
-            ready: Some(self.driver.probe().await.is_ok()),
-        }))
+        let call = async {
+            Ok(Response::new(ProbeResponse {
+                ready: Some(self.driver.probe().await.is_ok()),
+            }))
+        };
+        self.counted.call(Rpc::Probe, call).await
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod args;
 mod authority;
+mod calls;
 mod collect;
 mod driver;
 mod identity;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::calls::Counted;
 use super::place;
 use super::proto::csi::node_server::Node;
-use super::proto::csi::node_service_capability::{Rpc, Type, rpc};
+use super::proto::csi::node_service_capability::{Rpc as Capability, Type, rpc};
 use super::proto::csi::volume_capability::AccessType;
 use super::proto::csi::{
     NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest,
@@ -18,6 +19,7 @@ use super::proto::csi::{
 use super::publish::Volumes;
 use super::stats;
 use super::turns::Turn;
+use crate::attachments::calls::Rpc;
 use crate::attachments::protocol::{Code, Publish, Refusal};
 use crate::attachments::volume::VolumeId;
 
@@ -25,6 +27,7 @@ use crate::attachments::volume::VolumeId;
 #[derive(Debug)]
 pub(super) struct NodeService {
     pub(super) volumes: Arc<Volumes>,
+    pub(super) counted: Counted,
 }
 
 #[tonic::async_trait]
@@ -33,7 +36,54 @@ impl Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let request = request.into_inner();
+        let call = self.publish(request.into_inner());
+        self.counted.call(Rpc::NodePublishVolume, call).await
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let call = self.unpublish(request.into_inner());
+        self.counted.call(Rpc::NodeUnpublishVolume, call).await
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let call = stats_of(request.into_inner());
+        self.counted.call(Rpc::NodeGetVolumeStats, call).await
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _request: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let call = async { Ok(capabilities()) };
+        self.counted.call(Rpc::NodeGetCapabilities, call).await
+    }
+
+    async fn node_get_info(
+        &self,
+        _request: Request<NodeGetInfoRequest>,
+    ) -> Result<Response<NodeGetInfoResponse>, Status> {
+        let call = async {
+            let node_id = self.volumes.driver.probe().await.map_err(status)?;
+            Ok(Response::new(NodeGetInfoResponse {
+                node_id,
+                ..NodeGetInfoResponse::default()
+            }))
+        };
+        self.counted.call(Rpc::NodeGetInfo, call).await
+    }
+}
+
+impl NodeService {
+    async fn publish(
+        &self,
+        request: NodePublishVolumeRequest,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let volume = volume(request.volume_id)?;
         let target_path = self.target(&request.target_path)?;
         mounted_filesystem(request.volume_capability.as_ref())?;
@@ -52,11 +102,10 @@ impl Node for NodeService {
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
 
-    async fn node_unpublish_volume(
+    async fn unpublish(
         &self,
-        request: Request<NodeUnpublishVolumeRequest>,
+        request: NodeUnpublishVolumeRequest,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
-        let request = request.into_inner();
         let volume = volume(request.volume_id)?;
         let target = self.target(&request.target_path)?;
         let turn = self.turn(&volume)?;
@@ -65,48 +114,6 @@ impl Node for NodeService {
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 
-    async fn node_get_volume_stats(
-        &self,
-        request: Request<NodeGetVolumeStatsRequest>,
-    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
-        let request = request.into_inner();
-        let volume = volume(request.volume_id)?;
-        if request.volume_path.is_empty() {
-            return Err(Status::invalid_argument("the request names no volume path"));
-        }
-        let usage = stats::usage(volume, PathBuf::from(request.volume_path)).await?;
-        Ok(Response::new(NodeGetVolumeStatsResponse {
-            usage: vec![usage],
-        }))
-    }
-
-    async fn node_get_capabilities(
-        &self,
-        _request: Request<NodeGetCapabilitiesRequest>,
-    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let stats = Rpc {
-            r#type: rpc::Type::GetVolumeStats.into(),
-        };
-        Ok(Response::new(NodeGetCapabilitiesResponse {
-            capabilities: vec![NodeServiceCapability {
-                r#type: Some(Type::Rpc(stats)),
-            }],
-        }))
-    }
-
-    async fn node_get_info(
-        &self,
-        _request: Request<NodeGetInfoRequest>,
-    ) -> Result<Response<NodeGetInfoResponse>, Status> {
-        let node_id = self.volumes.driver.probe().await.map_err(status)?;
-        Ok(Response::new(NodeGetInfoResponse {
-            node_id,
-            ..NodeGetInfoResponse::default()
-        }))
-    }
-}
-
-impl NodeService {
     fn target(&self, path: &str) -> Result<PathBuf, Status> {
         if path.is_empty() {
             return Err(Status::invalid_argument("the request names no target path"));
@@ -122,6 +129,30 @@ impl NodeService {
             ))
         })
     }
+}
+
+async fn stats_of(
+    request: NodeGetVolumeStatsRequest,
+) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+    let volume = volume(request.volume_id)?;
+    if request.volume_path.is_empty() {
+        return Err(Status::invalid_argument("the request names no volume path"));
+    }
+    let usage = stats::usage(volume, PathBuf::from(request.volume_path)).await?;
+    Ok(Response::new(NodeGetVolumeStatsResponse {
+        usage: vec![usage],
+    }))
+}
+
+fn capabilities() -> Response<NodeGetCapabilitiesResponse> {
+    let stats = Capability {
+        r#type: rpc::Type::GetVolumeStats.into(),
+    };
+    Response::new(NodeGetCapabilitiesResponse {
+        capabilities: vec![NodeServiceCapability {
+            r#type: Some(Type::Rpc(stats)),
+        }],
+    })
 }
 
 fn volume(id: String) -> Result<VolumeId, Status> {

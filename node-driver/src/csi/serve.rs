@@ -18,6 +18,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use super::args::CsiArgs;
+use super::calls::Counted;
 use super::driver::Driver;
 use super::identity::IdentityService;
 use super::node::NodeService;
@@ -97,7 +98,8 @@ async fn serve(args: &CsiArgs) -> Result<(), CsiError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(kernel("a signal handler"))?;
     let (stop, stopped) = watch::channel(false);
     let paths = Paths::below(&args.kubelet_dir)?;
-    let driver = Driver::new(args.internal_socket.clone());
+    let counted = Counted::default();
+    let driver = Driver::new(args.internal_socket.clone(), counted.clone());
     let turns = Turns::default();
     let volumes = Arc::new(Volumes {
         driver: driver.clone(),
@@ -110,13 +112,16 @@ async fn serve(args: &CsiArgs) -> Result<(), CsiError> {
     let plugin = Server::builder()
         .add_service(IdentityServer::new(IdentityService {
             driver: driver.clone(),
+            counted: counted.clone(),
         }))
         .add_service(NodeServer::new(NodeService {
             volumes: Arc::clone(&volumes),
+            counted: counted.clone(),
         }))
         .serve_with_incoming_shutdown(listen(&paths.plugin)?, until(stopped.clone()));
     let plugin = tokio::spawn(plugin);
     let collector = tokio::spawn(collect::run(volumes));
+    let teller = tokio::spawn(counted.tell(driver.clone()));
     let registration = register(driver, paths.clone(), stopped);
     tracing::info!(socket = %paths.plugin.display(), "serving CSI");
     let ended = tokio::select! {
@@ -127,6 +132,7 @@ async fn serve(args: &CsiArgs) -> Result<(), CsiError> {
     tracing::info!("ending");
     let gone = remove(&paths.registration);
     collector.abort();
+    teller.abort();
     stop.send_replace(true);
     // What kubelet asked for is finished first. Then it gets its answer, if it is there to take it.
     let _done = timeout(LAST_REQUESTS, turns.idle()).await;

@@ -1,5 +1,7 @@
 //! The exposition as a whole, held by a snapshot: names and labels are an interface.
 
+use std::time::Duration;
+
 use tensorpool_driver_core::config::QuotaSpec;
 use tensorpool_driver_core::{
     BaseId, ClassStatus, ConsumerQos, ConsumerStatus, Counters as CoreCounters, DropReason,
@@ -9,6 +11,7 @@ use tensorpool_driver_core::{
 use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, Mode, MonoNanos, StreamId};
 
 use super::*;
+use crate::attachments::calls::{Outcome, Rpc};
 
 fn stream() -> StreamStatus {
     StreamStatus {
@@ -153,7 +156,16 @@ fn snapshot() -> Snapshot {
         media_driver: true,
         given_up: Some([("unheard", 3), ("lost", 0)]),
         requests: [(("status", "ok"), 4), (("status", "timeout"), 1)].into(),
+        calls: vec![published()],
     }
+}
+
+/// One that took 3 ms, and one that took two minutes.
+fn published() -> Calls {
+    let mut calls = Calls::none(Rpc::NodePublishVolume, Outcome::Ok);
+    calls.add(Duration::from_millis(3));
+    calls.add(Duration::from_secs(120));
+    calls
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tensorpool_driver_core::EpochKey;
+use tensorpool_node_driver::attachments::calls::Calls;
 use tensorpool_node_driver::attachments::protocol::{
     Answer, Held, Publish, Question, Refusal, hear, say,
 };
@@ -188,6 +189,17 @@ impl Driver {
             .into_iter()
             .filter(|question| !matches!(question, Question::Probe { .. } | Question::List))
             .collect()
+    }
+
+    /// What kubelet has called, as `csi` told last.
+    pub(crate) fn calls(&self) -> Vec<Calls> {
+        self.with(|state| {
+            let told = state.asked.iter().rev().find_map(|asked| match asked {
+                Question::Probe { calls, .. } => Some(calls.clone()),
+                Question::Publish(_) | Question::Unpublish { .. } | Question::List => None,
+            });
+            told.unwrap_or_default()
+        })
     }
 
     /// Whether a question of this kind was asked since the last look.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::thread;
 
-use tensorpool_node_driver::attachments::protocol::Question;
+use tensorpool_node_driver::attachments::calls::{Outcome, Rpc};
+use tensorpool_node_driver::attachments::protocol::{Code, Question, Refusal};
 use tensorpool_node_driver::csi::mountinfo;
 
 use crate::driver::{Base, Driver, Kind};
@@ -211,5 +212,30 @@ fn two_operations_on_one_volume_do_not_meet() {
         assert_eq!(second.code(), tonic::Code::Aborted);
         csi.kill();
         assert!(asking.join().unwrap().is_err());
+    });
+}
+
+#[test]
+fn what_kubelet_called_is_told_to_the_driver_with_its_answer() {
+    let test = "restarts::what_kubelet_called_is_told_to_the_driver_with_its_answer";
+    let Some(node) = node(test) else { return };
+    let _csi = node.kubelet.start_csi();
+    node.kubelet.publish("pod", "csi-1").unwrap();
+    node.driver
+        .refuse(Some(Refusal::new(Code::NotFound, "no such stream")));
+    node.kubelet.publish("other", "csi-2").unwrap_err();
+    let wanted = [
+        (Rpc::NodePublishVolume, Outcome::Ok, 1),
+        (Rpc::NodePublishVolume, Outcome::NotFound, 1),
+    ];
+    wait_until("both calls", || {
+        let calls = node.driver.calls();
+        let published = calls.iter().filter(|it| it.rpc == wanted[0].0);
+        let told: Vec<_> = published
+            .map(|it| (it.rpc, it.outcome, it.count()))
+            .collect();
+        (told == wanted)
+            .then_some(())
+            .ok_or_else(|| format!("{told:?}"))
     });
 }

@@ -502,7 +502,13 @@ fn the_nodes_status_hears_whether_kubelet_knows_the_driver() {
             (false, CsiState::NotRegistered),
             (true, CsiState::Registered),
         ] {
-            let answer = rig.keeper.answer(Question::Probe { registered }).await;
+            let answer = rig
+                .keeper
+                .answer(Question::Probe {
+                    registered,
+                    calls: Vec::new(),
+                })
+                .await;
             assert_eq!(answer, Answer::Ready { node: "n1".into() });
             assert_eq!(rig.keeper.surroundings.borrow().csi, Some(state));
         }
