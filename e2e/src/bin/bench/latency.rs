@@ -4,8 +4,14 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::distance::Distance;
+
 /// A wait for an answer that takes longer than this is an error.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Trips of the bare cache line before and after a turn.
+const GAUGE_TRIPS: u32 = 300;
+/// A series with fewer turns that count says nothing.
+const FEWEST_TURNS: u32 = 10;
 
 /// One way to send something to the peer and get it back.
 pub(crate) trait RoundTrip {
@@ -43,28 +49,98 @@ pub(crate) struct Amount {
     pub(crate) longest: Duration,
 }
 
-/// Runs all series. A series that fails is out, with its reason; the others go on.
+/// What all series measured, and where the two cores lay meanwhile.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Each series by its name.
+    pub(crate) series: Vec<(String, Result<Percentiles, String>)>,
+    /// Which turns count.
+    pub(crate) distance: Distance,
+}
+
+/// Runs all series, with a turn of the bare cache line before and after each of theirs, which says how
+/// far apart the two cores are. Only turns at one distance, the farthest, are compared. A series that
+/// fails is out, with its reason; the others go on.
 pub(crate) fn interleave(
+    gauge: &mut dyn RoundTrip,
     series: &mut [Box<dyn RoundTrip>],
     amount: Amount,
-) -> Vec<(String, Result<Percentiles, String>)> {
-    let mut measured: Vec<(String, Result<Histogram<u64>, String>)> = series
-        .iter()
-        .map(|series| (series.name().to_owned(), new_histogram()))
-        .collect();
+) -> Result<Measured, String> {
+    let mut failures: Vec<Option<String>> = vec![None; series.len()];
+    let mut gauged = Vec::new();
+    let mut measured = Vec::new();
+    let mut before = gauge_turn(gauge, amount)?;
     for _ in 0..amount.rounds {
-        for (series, (_, so_far)) in series.iter_mut().zip(&mut measured) {
-            if let Ok(histogram) = so_far
-                && let Err(why) = turn(series.as_mut(), amount, histogram)
-            {
-                *so_far = Err(why);
+        for (place, (series, failure)) in series.iter_mut().zip(&mut failures).enumerate() {
+            if failure.is_some() {
+                continue;
+            }
+            let trips = match turn(series.as_mut(), amount) {
+                Ok(trips) => trips,
+                Err(why) => {
+                    *failure = Some(why);
+                    continue;
+                }
+            };
+            let after = gauge_turn(gauge, amount)?;
+            gauged.push([&before, &after].map(|trips| median(trips)));
+            measured.push((place, trips));
+            before = after;
+        }
+    }
+    let distance = Distance::of(&gauged);
+    let mut outcomes = Vec::new();
+    for (place, (series, failure)) in series.iter().zip(failures).enumerate() {
+        let outcome = match failure {
+            Some(why) => Err(why),
+            None => at_distance(&measured, &gauged, &distance, place),
+        };
+        outcomes.push((series.name().to_owned(), outcome));
+    }
+    Ok(Measured {
+        series: outcomes,
+        distance,
+    })
+}
+
+/// The percentiles of the turns of one series that count.
+fn at_distance(
+    measured: &[(usize, Vec<u64>)],
+    gauged: &[[u64; 2]],
+    distance: &Distance,
+    place: usize,
+) -> Result<Percentiles, String> {
+    let mut histogram = new_histogram()?;
+    let mut turns = 0_u32;
+    for ((of, trips), ends) in measured.iter().zip(gauged) {
+        if *of == place && distance.holds(*ends) {
+            turns += 1;
+            for nanos in trips {
+                histogram.saturating_record(*nanos);
             }
         }
     }
-    measured
-        .into_iter()
-        .map(|(name, histogram)| (name, histogram.map(|histogram| percentiles(&histogram))))
-        .collect()
+    if turns < FEWEST_TURNS {
+        return Err(format!(
+            "{turns} turns with the cores as far apart as possible, {FEWEST_TURNS} are needed: the host moves its cores"
+        ));
+    }
+    Ok(percentiles(&histogram))
+}
+
+fn gauge_turn(gauge: &mut dyn RoundTrip, amount: Amount) -> Result<Vec<u64>, String> {
+    let amount = Amount {
+        trips: GAUGE_TRIPS,
+        warm_up: GAUGE_TRIPS,
+        ..amount
+    };
+    turn(gauge, amount)
+}
+
+fn median(trips: &[u64]) -> u64 {
+    let mut sorted = trips.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
 /// An empty histogram of nanoseconds up to ten seconds, three digits.
@@ -104,16 +180,18 @@ pub(crate) fn spin_until(mut answer: impl FnMut() -> Result<bool, String>) -> Re
     Ok(())
 }
 
-fn turn(
-    series: &mut dyn RoundTrip,
-    amount: Amount,
-    histogram: &mut Histogram<u64>,
-) -> Result<(), String> {
+/// The nanoseconds of each trip.
+fn turn(series: &mut dyn RoundTrip, amount: Amount) -> Result<Vec<u64>, String> {
     series.begin()?;
     let begun = Instant::now();
     for _ in 0..amount.warm_up {
+        if begun.elapsed() > amount.longest {
+            break;
+        }
         series.trip()?;
     }
+    let begun = Instant::now();
+    let mut trips = Vec::new();
     for _ in 0..amount.trips {
         let start = Instant::now();
         if start.duration_since(begun) > amount.longest {
@@ -121,7 +199,7 @@ fn turn(
         }
         series.trip()?;
         let took = start.elapsed();
-        histogram.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        trips.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
-    series.end()
+    series.end().map(|()| trips)
 }

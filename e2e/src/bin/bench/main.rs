@@ -24,6 +24,7 @@ use trips::two_lines::{TWO_LINES_AND_TIME, TwoLines};
 
 mod connect;
 mod copy;
+mod distance;
 mod fan_out;
 mod latency;
 mod load;
@@ -170,10 +171,10 @@ const SMALL: Payload = Payload {
 
 fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec<Row>, String> {
     let amount = Amount {
-        rounds: if quick { 3 } else { 10 },
-        trips: if quick { 20_000 } else { 100_000 },
-        warm_up: 2_000,
-        longest: Duration::from_secs(if quick { 1 } else { 3 }),
+        rounds: if quick { 100 } else { 600 },
+        trips: 2_000,
+        warm_up: 1_100,
+        longest: Duration::from_millis(4),
     };
     let sockets = Way::new(driver, By::Socket, By::Socket);
     let aeron = Way::new(driver, By::Aeron, By::Aeron);
@@ -215,9 +216,11 @@ fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec
             Err(why) => rows.push(Row::not_measured(format!("round trip, {name}"), why)),
         }
     }
-    let measured = latency::interleave(&mut series, amount);
-    for (name, outcome) in &measured {
-        rows.extend(rows_of(name, outcome, &measured));
+    let mut gauge = CacheLine::new(machine);
+    let measured = latency::interleave(&mut gauge, &mut series, amount)?;
+    println!("round trips: {}", measured.distance);
+    for (name, outcome) in &measured.series {
+        rows.extend(rows_of(name, outcome, &measured.series));
     }
     if let Some(ring) = series.iter_mut().find(|series| series.name() == RING) {
         rows.extend(quiet::rows(ring.as_mut()));
