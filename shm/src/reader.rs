@@ -140,7 +140,13 @@ impl ReadMapping {
         cursor: &mut Cursor,
         parser: &'p mut SlotParser,
     ) -> Result<Look<Result<&'p Slot, SlotReject>>, Poisoned> {
+        let pool_index = parser.last_pool();
         let look = cursor.poll_slots(&self.regions, |seq| self.read_frame(Seq(seq), parser));
+        // A frame is two lines. Asked for only when the slot's has come, the payload's would take its
+        // time after it; asked for while spinning, the two come side by side.
+        if let (Look::Empty, Some(pool_index)) = (&look, pool_index) {
+            self.prefetch_payload(cursor.next(), pool_index);
+        }
         self.unless_poisoned(look)
     }
 
