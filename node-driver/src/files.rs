@@ -303,7 +303,8 @@ impl Worker {
             start,
         };
         let store = self.stores.get(regions.base);
-        let created = store.create(layout, creator)?;
+        let permissions = self.stores.permissions(regions.base, regions.on_aeron);
+        let created = store.create_with(layout, creator, permissions)?;
         // Before anybody hears of the epoch.
         self.views.epoch_made(store.path(), regions.key);
         Ok(created)

@@ -23,6 +23,7 @@ const CLUSTER_USER: &str = "k8s";
 #[derive(Debug)]
 pub(crate) struct Stores {
     all: Vec<Entry>,
+    in_cluster: bool,
 }
 
 #[derive(Debug)]
@@ -71,18 +72,34 @@ impl Stores {
     /// # Errors
     /// [`StoresError`] names the directory and the rule.
     pub(crate) fn open(settings: &Settings) -> Result<Self, StoresError> {
-        let all = if settings.kubernetes.is_some() {
+        let is_cluster = settings.kubernetes.is_some();
+        let all = if is_cluster {
             in_cluster(settings)?
         } else {
             vec![stand_alone(settings)?]
         };
-        Ok(Self { all })
+        Ok(Self {
+            all,
+            in_cluster: is_cluster,
+        })
     }
 
     /// The store of a base.
     pub(crate) fn get(&self, base: BaseId) -> &EpochStore {
         // The core was told of these bases and of no others.
         &self.all[usize::from(base.0)].store
+    }
+
+    /// The modes of an epoch's files. In a cluster mounts decide who gets to them, and anybody may read
+    /// there; but peers on Aeron take no file that has a bit for others, and write theirs as members of
+    /// the group.
+    // spec: W-15.21a-5, X-2-74
+    pub(crate) fn permissions(&self, base: BaseId, on_aeron: bool) -> Permissions {
+        if self.in_cluster && on_aeron {
+            Permissions::GROUP
+        } else {
+            self.get(base).options().permissions
+        }
     }
 
     /// All stores with their bases.

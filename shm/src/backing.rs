@@ -20,6 +20,7 @@ use crate::error::{ContainError, MapError};
 use crate::hugepage::Filesystem;
 use crate::layout::{SUPERBLOCK_BYTES, StreamLayout};
 use crate::mapping::RegionSource;
+use crate::permissions::Permissions;
 use crate::reader::ReadMapping;
 use crate::region::{Access, MapOptions, Region, RegionError};
 use crate::store::{EpochStore, StoreError};
@@ -157,6 +158,19 @@ impl EpochStore {
         layout: StreamLayout,
         creator: Creator,
     ) -> Result<CreatedEpoch, CreateError> {
+        self.create_with(layout, creator, self.options().permissions)
+    }
+
+    /// The same with other modes than the store's for the files of this epoch.
+    ///
+    /// # Errors
+    /// [`CreateError`]; nothing of the epoch is left behind.
+    pub fn create_with(
+        &self,
+        layout: StreamLayout,
+        creator: Creator,
+        permissions: Permissions,
+    ) -> Result<CreatedEpoch, CreateError> {
         let stream_name = layout.stream_id().to_string();
         let epoch_name = layout.epoch().to_string();
         let stream_path = self.path().join(&stream_name);
@@ -165,7 +179,10 @@ impl EpochStore {
         let (stream, _) = ensure_directory(self.directory(), &stream_name, mode)
             .map_err(|e| e.at(stream_path))?;
         let made = match mkdirat(&stream, epoch_name.as_str(), Mode::RWXU) {
-            Ok(()) => self.fill(stream.as_fd(), &epoch_name, &path, &layout, creator),
+            Ok(()) => {
+                let place = (stream.as_fd(), epoch_name.as_str(), path.as_path());
+                self.fill(place, &layout, creator, permissions)
+            }
             Err(Errno::EXIST) => return Err(CreateError::Exists { path }),
             Err(e) => Err(Failure::File(path.clone(), e.into())),
         };
@@ -191,24 +208,23 @@ impl EpochStore {
     /// Everything below a fresh epoch directory.
     fn fill(
         &self,
-        stream: BorrowedFd<'_>,
-        epoch_name: &str,
-        path: &Path,
+        (stream, epoch_name, path): (BorrowedFd<'_>, &str, &Path),
         layout: &StreamLayout,
         creator: Creator,
+        permissions: Permissions,
     ) -> Result<Filled, Failure> {
         let options = self.options();
         let failed = |e: Errno| Failure::File(path.to_path_buf(), e.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = openat(stream, epoch_name, flags, Mode::empty()).map_err(failed)?;
-        let directory_mode = Mode::from_raw_mode(options.permissions.directory_mode());
+        let directory_mode = Mode::from_raw_mode(permissions.directory_mode());
         fchmod(&directory, directory_mode).map_err(failed)?;
         // All files get their space before the first superblock claims to be one.
         let mut files = Vec::new();
         for kind in layout.regions() {
             let path = path.join(kind.file_name());
             let bytes = crate::round_up(layout.region_bytes(kind), self.file_unit());
-            let mode = options.permissions.file_mode();
+            let mode = permissions.file_mode();
             let file = allocate(directory.as_fd(), &kind.file_name(), mode, bytes);
             files.push((
                 kind,

@@ -194,6 +194,31 @@ fn modes_are_exactly_those_configured_whatever_the_umask() {
     }
 }
 
+// spec: W-15.21a-5
+#[test]
+fn one_epoch_may_have_other_modes_than_the_rest_of_its_store() {
+    let base = base();
+    let options = StoreOptions {
+        permissions: Permissions::from_mode(0o644, true).expect("forced"),
+        ..options(&base.path().join("below"))
+    };
+    let store = tensorpool_shm::EpochStore::open(options).expect("a store");
+    let next = Epoch(EPOCH.get() + 1);
+    store
+        .create(layout(EPOCH, 4, &[64]), CREATOR)
+        .expect("an epoch");
+    store
+        .create_with(layout(next, 4, &[64]), CREATOR, Permissions::GROUP)
+        .expect("another one");
+    let ring = |epoch: Epoch| {
+        let file = tree(base.path())
+            .into_iter()
+            .find(|path| path.ends_with(format!("{epoch}/header.ring")));
+        mode(&base.path().join(file.expect("a ring")))
+    };
+    assert_eq!((ring(EPOCH), ring(next)), (0o644, 0o660));
+}
+
 // spec: W-15.10-1
 #[test]
 fn access_for_others_must_be_forced() {

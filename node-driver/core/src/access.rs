@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tensorpool_wire::StreamId;
 
+use crate::assigned::ClientRange;
+
 /// What one connection's attachment may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -11,6 +13,8 @@ pub struct Access {
     pub visible: Visible,
     /// Leases of this connection, at most [`crate::config::Limits::leases_per_connection`].
     pub leases: u32,
+    /// How the attachment may use Aeron, if it may; its connections learn of it by discovery.
+    pub aeron: Option<AeronPlace>,
 }
 
 impl Access {
@@ -20,6 +24,7 @@ impl Access {
         Self {
             visible: Visible::All,
             leases: u32::MAX,
+            aeron: None,
         }
     }
 
@@ -29,6 +34,7 @@ impl Access {
         Self {
             visible: Visible::Only(BTreeMap::new()),
             leases: 0,
+            aeron: None,
         }
     }
 
@@ -53,6 +59,15 @@ impl Access {
         let roles = self.roles(stream);
         roles.produce || roles.consume
     }
+}
+
+/// An attachment's place on Aeron.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AeronPlace {
+    /// The client ids that it may use.
+    pub clients: ClientRange,
+    /// The media driver's directory, as the attachment sees it.
+    pub directory: String,
 }
 
 /// Which streams an attachment sees.

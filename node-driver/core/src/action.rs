@@ -156,6 +156,8 @@ pub struct RegionSet {
     pub pools: Vec<PoolFile>,
     /// Bytes of all files, before rounding up to pages.
     pub bytes: u64,
+    /// Whether peers on Aeron may have them.
+    pub on_aeron: bool,
 }
 
 /// One payload pool's file.

@@ -60,11 +60,15 @@ impl Driver {
             record.activity = self.now;
         }
         out.push(Action::RefreshActivity { key });
-        let to = To::All {
-            aeron: true,
-            connections,
-        };
-        send(out, to, LogicalStream::Announce, message);
+        let aeron = self.is_on_aeron(id);
+        if let Some(to) = Self::audience(aeron, connections) {
+            send(out, to, LogicalStream::Announce, message);
+        }
+    }
+
+    /// Whether peers on Aeron may hear of a stream.
+    pub(crate) fn is_on_aeron(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_none_or(|stream| stream.on_aeron)
     }
 
     /// Spares a consumer on Aeron the wait for the next announce. On a socket the answer has it all.

@@ -113,13 +113,13 @@ impl Driver {
     fn judge(&mut self, origin: Origin, request: &ShmAttachRequest) -> Result<Verdict, Refusal> {
         let role = LeaseRole::parse(request.role).ok_or(Refusal::Role)?;
         check_client_id(request.client_id)?;
+        let access = self.access_of(origin, request.client_id)?;
         if let Some(verdict) = self.check_retry(origin, request, role)? {
             return Ok(verdict);
         }
         self.check_running()?;
         let mode = check_publish_mode(request.publish_mode)?;
         check_layout_version(request.expected_layout_version)?;
-        let access = self.access_of(origin);
         self.check_hugepages(request.require_hugepages, request.stream_id, &access)?;
         let target = self.resolve_stream(request.stream_id, mode, &access)?;
         check_role_allowed(role, &target, &access)?;
@@ -198,17 +198,6 @@ impl Driver {
             (HugepagesPolicy::Unspecified, _)
             | (HugepagesPolicy::Hugepages, true)
             | (HugepagesPolicy::Standard, false) => Ok(()),
-        }
-    }
-
-    /// What whoever sends from `origin` may do. Aeron is one trust domain.
-    fn access_of(&self, origin: Origin) -> Access {
-        match origin {
-            Origin::Aeron { .. } => Access::everything(),
-            Origin::Socket { connection } => self
-                .connections
-                .get(connection)
-                .map_or_else(Access::nothing, |connection| connection.access.clone()),
         }
     }
 

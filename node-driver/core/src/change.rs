@@ -64,8 +64,12 @@ impl Driver {
             match self.streams.get_mut(id) {
                 Some(stream) => {
                     stream.follow(wanted);
-                    if stream.profile != wanted.profile || stream.place != place {
+                    // Another kind of reader needs files of another mode.
+                    let on_aeron = wanted.spec.on_aeron;
+                    let is_same = stream.profile == wanted.profile && stream.place == place;
+                    if !is_same || stream.on_aeron != on_aeron {
                         stream.profile = wanted.profile.clone();
+                        stream.on_aeron = on_aeron;
                         stream.place = place;
                         stream.claim = None;
                         relayouts.push(*id);

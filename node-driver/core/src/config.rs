@@ -3,7 +3,7 @@
 //! Everything is checked here, once; afterwards it is right by type. Policy (streams, profiles,
 //! ranges) lives in `policy.rs`, since it can change while the driver runs.
 
-pub use crate::access::{Access, Roles, Visible};
+pub use crate::access::{Access, AeronPlace, Roles, Visible};
 use crate::layout::is_path_component;
 pub use crate::policy::{
     ClassSpec, ConsumerRules, IdRange, MAX_NAME_BYTES, MAX_POOLS, Policy, PolicyError, PolicySpec,

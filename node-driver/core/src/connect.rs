@@ -108,7 +108,7 @@ impl Driver {
     }
 
     /// Takes the attach of a client out of those that wait, if `which` says so of its role.
-    fn take_waiting(
+    pub(crate) fn take_waiting(
         &mut self,
         client: ClientId,
         which: impl Fn(LeaseRole) -> bool,

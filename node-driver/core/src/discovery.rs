@@ -12,7 +12,7 @@ use tensorpool_wire::{
     LogicalStream, Origin, StreamId,
 };
 
-use crate::access::Visible;
+use crate::access::{Access, Visible};
 use crate::action::{Action, To};
 use crate::counters::{DropReason, bump};
 use crate::driver::{Driver, send};
@@ -80,7 +80,10 @@ impl Driver {
             None => Box::new(self.streams.iter()),
         };
         let matching: Vec<(StreamId, &Stream)> = candidates
-            .filter(|(id, _)| access.is_none_or(|access| access.sees(**id)))
+            .filter(|(id, stream)| match access {
+                Some(access) => access.sees(**id),
+                None => stream.on_aeron,
+            })
             // spec: DI-6.2-1, DI-6.3-1, on Aeron what is not announced now is not there. A socket also
             // names configured streams before their first epoch (X-2-41).
             .filter(|(_, stream)| {
@@ -96,7 +99,7 @@ impl Driver {
         }
         let results: Vec<DiscoveryResult> = matching
             .into_iter()
-            .map(|(id, stream)| self.result(id, stream, on_socket))
+            .map(|(id, stream)| self.result(id, stream, access))
             .collect();
         // spec: DI-5.2-6
         let status = if results.is_empty() && limited {
@@ -139,7 +142,8 @@ impl Driver {
     }
 
     // spec: DI-5.2-2, DI-5.2-3, DI-5.2-4, DI-6.1-1, DI-6.4-1, X-2-41
-    fn result(&self, id: StreamId, stream: &Stream, on_socket: bool) -> DiscoveryResult {
+    fn result(&self, id: StreamId, stream: &Stream, access: Option<&Access>) -> DiscoveryResult {
+        let on_socket = access.is_some();
         let current = stream.current();
         let uris = current.map(|current| &current.uris);
         let identity = &self.config.identity;
@@ -165,6 +169,7 @@ impl Driver {
             payload_pools: uris.map_or_else(Vec::new, |uris| uris.pools.clone()),
             tags: base
                 .into_iter()
+                .chain(access.into_iter().flat_map(aeron_tags))
                 .chain(stream.tags.iter().cloned())
                 .collect(),
             header_region_uri: uris.map_or_else(String::new, |uris| uris.header.clone()),
@@ -194,6 +199,18 @@ impl Driver {
             .and_then(|lease| self.leases.get(lease))
             .map_or(ClientId(0), |lease| lease.asker.client)
     }
+}
+
+/// Tells a client that may use Aeron with which client ids, and where.
+// spec: X-2-75
+fn aeron_tags(access: &Access) -> impl Iterator<Item = String> + use<> {
+    let place = access.aeron.as_ref().map(|place| {
+        [
+            format!("client_ids={}", place.clients),
+            format!("aeron_dir={}", place.directory),
+        ]
+    });
+    place.into_iter().flatten()
 }
 
 /// A socket finds a stream by its full name as well; names of two namespaces may be equal.

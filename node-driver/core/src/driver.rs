@@ -2,7 +2,8 @@
 //!
 //! The rules stand in the modules beside: `attach` (who gets in), `grant` (how a lease begins and
 //! ends), `provision` (how an epoch is made), `collect` (which epochs go), `announce`, `shutdown`,
-//! `join` and `consumers` (what crosses between the ways in), `discovery`, `change` (policy).
+//! `join` and `consumers` (what crosses between the ways in), `discovery`, `change` (policy),
+//! `assigned` (who may do what on Aeron in a cluster).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use tensorpool_wire::{
 };
 
 use crate::action::{Action, Note, To};
+use crate::assigned::Assigned;
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::consumers::OwnRanges;
@@ -43,6 +45,7 @@ pub struct Driver {
     /// Clients whose attach waits for files, and for which stream's.
     pub(crate) pending: BTreeMap<ClientId, StreamId>,
     pub(crate) connections: Connections,
+    pub(crate) assigned: Assigned,
     pub(crate) epochs: Epochs,
     /// Streams that are served no more and still take memory.
     pub(crate) departed: BTreeMap<StreamId, Departed>,
@@ -92,6 +95,7 @@ impl Driver {
             leases: Leases::new(config.first_lease_id),
             pending: BTreeMap::new(),
             connections: Connections::default(),
+            assigned: Assigned::default(),
             epochs,
             departed: BTreeMap::new(),
             claimants: BTreeSet::new(),
@@ -207,6 +211,11 @@ impl Driver {
                 access,
                 text,
             } => self.on_access(connection, access, &text, out),
+            Event::AeronClients {
+                clients,
+                access,
+                text,
+            } => self.on_aeron_clients(clients, access, &text, out),
             Event::PolicyChanged(policy) => self.on_policy(*policy, out),
             Event::Shutdown(mode) => match mode {
                 ShutdownMode::Drain => self.on_drain(out),

@@ -5,6 +5,7 @@
 
 use tensorpool_wire::{ConnectionId, Epoch, LogicalStream, MonoNanos, Origin, StreamId};
 
+use crate::assigned::ClientRange;
 use crate::config::{Access, BaseId, Policy};
 
 /// Names one effect that can fail, so that its result finds its way back. Never reused by a driver.
@@ -105,6 +106,15 @@ pub enum Event<'a> {
         connection: ConnectionId,
         /// From now on.
         access: Access,
+        /// Why, for whom it takes a lease from.
+        text: String,
+    },
+    /// What the holder of these client ids may do on Aeron changed.
+    AeronClients {
+        /// Whose.
+        clients: ClientRange,
+        /// From now on; `None`: nobody holds them any more.
+        access: Option<Access>,
         /// Why, for whom it takes a lease from.
         text: String,
     },

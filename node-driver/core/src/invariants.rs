@@ -65,6 +65,7 @@ impl Audit {
             | Event::AccessChanged { .. }
             | Event::OwnSessions(_)
             | Event::EpochsFound(_)
+            | Event::AeronClients { .. }
             | Event::PolicyChanged(_)
             | Event::Shutdown(_) => {}
         }

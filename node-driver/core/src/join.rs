@@ -182,7 +182,7 @@ impl Driver {
         message: Message,
         out: &mut Vec<Action>,
     ) {
-        let aeron = matches!(origin, Origin::Socket { .. });
+        let aeron = matches!(origin, Origin::Socket { .. }) && self.is_on_aeron(id);
         if let Some(to) = Self::audience(aeron, self.consumer_sockets(id)) {
             bump(&mut self.counters.forwarded, message.name());
             send(out, to, stream, message);
@@ -199,7 +199,8 @@ impl Driver {
         out: &mut Vec<Action>,
     ) {
         let socket = self.producer_socket(id);
-        let aeron = matches!(origin, Origin::Socket { .. }) && socket.is_none();
+        let aeron =
+            matches!(origin, Origin::Socket { .. }) && socket.is_none() && self.is_on_aeron(id);
         if let Some(to) = Self::audience(aeron, socket.into_iter().collect()) {
             bump(&mut self.counters.forwarded, message.name());
             send(out, to, stream, message);

@@ -61,7 +61,13 @@ impl Identity {
     }
 
     /// What to make for one epoch.
-    pub(crate) fn region_set(&self, base: BaseId, key: EpochKey, profile: &Profile) -> RegionSet {
+    pub(crate) fn region_set(
+        &self,
+        base: BaseId,
+        key: EpochKey,
+        profile: &Profile,
+        on_aeron: bool,
+    ) -> RegionSet {
         RegionSet {
             key,
             base,
@@ -76,6 +82,7 @@ impl Identity {
                 })
                 .collect(),
             bytes: self.base(base).epoch_bytes(profile),
+            on_aeron,
         }
     }
 

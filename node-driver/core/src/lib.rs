@@ -12,6 +12,7 @@
 mod access;
 mod action;
 mod announce;
+mod assigned;
 mod attach;
 mod change;
 mod collect;
@@ -44,6 +45,7 @@ mod status;
 mod stream;
 
 pub use action::{Action, EpochCause, EpochKey, Note, PoolFile, RegionSet, RemoveReason, To};
+pub use assigned::ClientRange;
 pub use config::{BaseId, Config, ConfigSpec};
 pub use counters::{Counters, DropReason};
 pub use driver::Driver;

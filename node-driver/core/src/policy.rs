@@ -45,6 +45,9 @@ pub struct PolicySpec {
     pub quotas: BTreeMap<String, QuotaSpec>,
     /// No memory is taken for streams that have none. What is attached goes on.
     pub cordoned: bool,
+    /// On Aeron only client ids count that were given to somebody ([`crate::Event::AeronClients`]).
+    /// Otherwise Aeron is one trust domain, in which everybody may do everything.
+    pub aeron_clients_assigned: bool,
 }
 
 /// Memory that the streams of one class share.
@@ -125,6 +128,9 @@ pub struct StreamSpec {
     pub quotas: Vec<String>,
     /// Its first epoch is made when the policy comes, not when somebody attaches.
     pub eager: bool,
+    /// Whether peers on Aeron may have it: it is announced and found there, and its files are those of
+    /// a group.
+    pub on_aeron: bool,
 }
 
 impl Default for StreamSpec {
@@ -142,6 +148,7 @@ impl Default for StreamSpec {
             limits: StreamLimits::default(),
             quotas: Vec::new(),
             eager: false,
+            on_aeron: true,
         }
     }
 }

@@ -91,7 +91,10 @@ impl Driver {
                 return;
             }
         };
-        let regions = self.config.identity.region_set(base, key, &stream.profile);
+        let regions = self
+            .config
+            .identity
+            .region_set(base, key, &stream.profile, stream.on_aeron);
         let charge = Arc::clone(&stream.charge);
         let wanted = Wanted {
             key,
@@ -241,7 +244,10 @@ impl Driver {
         let Some(stream) = self.streams.get(&key.stream) else {
             return true;
         };
-        let regions = self.config.identity.region_set(base, key, &stream.profile);
+        let regions = self
+            .config
+            .identity
+            .region_set(base, key, &stream.profile, stream.on_aeron);
         out.push(Action::CreateRegions { op, regions });
         true
     }

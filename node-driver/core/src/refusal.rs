@@ -1,6 +1,6 @@
 //! Every reason why an attach is refused, with the code and the text that are sent.
 
-use tensorpool_wire::ResponseCode;
+use tensorpool_wire::{ClientId, ResponseCode};
 
 use crate::quota::Resource;
 use crate::room::ClassShort;
@@ -20,6 +20,14 @@ pub(crate) enum Refusal {
     Role,
     #[error("client_id must be non-zero")]
     ClientIdZero,
+    #[error(
+        "client_id {client} was not given to any volume with `transport: aeron` on this node: take one that discovery on the volume's driver.sock names in the tag `client_ids`"
+    )]
+    ClientNotAssigned { client: ClientId },
+    #[error(
+        "client_id {client} was given to a volume with `transport: aeron` and counts on Aeron only: take another one"
+    )]
+    ClientAssigned { client: ClientId },
     #[error("driver draining")]
     Draining,
     /// Clients compare the whole text (D-B.2-2).
@@ -116,6 +124,8 @@ impl Refusal {
             | Self::ProfileMissing
             | Self::NoPools => ResponseCode::InvalidParams,
             Self::Draining
+            | Self::ClientNotAssigned { .. }
+            | Self::ClientAssigned { .. }
             | Self::ClientBusy
             | Self::LayoutVersion
             | Self::HugepagesMissing
@@ -157,6 +167,8 @@ impl Refusal {
             Self::RangeUnset => "range_unset",
             Self::RangeExhausted => "range_exhausted",
             Self::ProfileMissing => "profile_missing",
+            Self::ClientNotAssigned { .. } => "client_not_assigned",
+            Self::ClientAssigned { .. } => "client_assigned",
             Self::StreamLimit { .. } => "stream_limit",
             Self::RoleDenied => "role_denied",
             Self::NoPools => "no_pools",

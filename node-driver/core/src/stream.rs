@@ -35,6 +35,8 @@ pub(crate) struct Stream {
     pub(crate) tags: Vec<String>,
     pub(crate) data_source_id: Option<u64>,
     pub(crate) profile: Profile,
+    /// Whether peers on Aeron may have it.
+    pub(crate) on_aeron: bool,
     /// Brought into being by an attach, and forgotten when it has been idle.
     pub(crate) dynamic: bool,
     pub(crate) phase: Phase,
@@ -181,6 +183,7 @@ impl Stream {
     pub(crate) fn configured(policy: &StreamPolicy, place: Place) -> Self {
         let mut stream = Self::bare(policy.profile.clone(), false);
         stream.place = place;
+        stream.on_aeron = policy.spec.on_aeron;
         stream.uid.clone_from(&policy.spec.uid);
         stream.follow(policy);
         stream
@@ -229,6 +232,7 @@ impl Stream {
             tags: Vec::new(),
             data_source_id: None,
             profile,
+            on_aeron: true,
             dynamic,
             phase: Phase::Absent,
             producer: None,

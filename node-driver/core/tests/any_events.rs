@@ -147,6 +147,7 @@ fn access(limited: bool) -> Access {
         Access {
             visible: Visible::Only([(StreamId(1), roles)].into()),
             leases: 1,
+            aeron: None,
         }
     } else {
         Access::everything()

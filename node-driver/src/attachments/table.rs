@@ -332,5 +332,6 @@ fn access(record: &Record) -> Access {
     Access {
         visible: Visible::Only(visible.collect()),
         leases: u32::MAX,
+        aeron: None,
     }
 }

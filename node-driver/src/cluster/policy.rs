@@ -169,6 +169,7 @@ pub fn policy_of(spec: &TensorPoolNodeSpec) -> ClusterPolicy {
         names: BTreeSet::new(),
         ids: BTreeMap::new(),
         spec: PolicySpec {
+            aeron_clients_assigned: true,
             classes: classes.iter().map(class).collect(),
             quotas: quotas.iter().map(quota).collect(),
             cordoned: spec.cordoned == Some(true),
@@ -293,6 +294,7 @@ impl Accepted<'_> {
             },
             quotas,
             eager: stream.mode == PlacementMode::Eager,
+            on_aeron: carried.transports.contains(&Transport::Aeron),
             ..StreamSpec::default()
         });
         Ok(carried)

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use tensorpool_driver_core::config::{Access, Policy, PolicyError, PolicySpec};
-use tensorpool_driver_core::{Action, Event};
+use tensorpool_driver_core::{Action, ClientRange, Event};
 use tensorpool_wire::{ConnectionId, MonoNanos};
 use tokio::sync::oneshot;
 
@@ -102,7 +102,7 @@ impl Runtime {
                 let _unasked = reply.send(self.set_policy(now, revision, *policy, out));
             }
             Command::Open { opening, reply } => {
-                let opened = self.open_attachment(opening);
+                let opened = self.open_attachment(now, opening, out);
                 if let Err(Ok(())) = reply.send(opened) {
                     tracing::debug!("nobody waits for an attachment that was opened");
                 }
@@ -144,7 +144,12 @@ impl Runtime {
         Ok(())
     }
 
-    fn open_attachment(&mut self, opening: Opening) -> Result<(), OpenError> {
+    fn open_attachment(
+        &mut self,
+        now: MonoNanos,
+        opening: Opening,
+        out: &mut Vec<Action>,
+    ) -> Result<(), OpenError> {
         let Opening {
             attachment,
             directory,
@@ -161,6 +166,10 @@ impl Runtime {
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
         socket.add_listener(attachment.0, Path::new(&path), mode)?;
         tracing::info!(attachment = attachment.0, "attachment opened");
+        if let Some(place) = &access.aeron {
+            let clients = place.clients;
+            self.allow_on_aeron(now, clients, Some(access.clone()), "", out);
+        }
         let open = Attachment {
             access,
             connections: BTreeSet::new(),
@@ -182,7 +191,12 @@ impl Runtime {
             return false;
         };
         open.access = access.clone();
-        for connection in open.connections.clone() {
+        let connections = open.connections.clone();
+        if let Some(place) = &access.aeron {
+            let clients = place.clients;
+            self.allow_on_aeron(now, clients, Some(access.clone()), text, out);
+        }
+        for connection in connections {
             let event = Event::AccessChanged {
                 connection,
                 access: access.clone(),
@@ -191,6 +205,24 @@ impl Runtime {
             self.core.handle(now, event, out);
         }
         true
+    }
+
+    /// Tells what the holder of client ids may do on Aeron.
+    fn allow_on_aeron(
+        &mut self,
+        now: MonoNanos,
+        clients: ClientRange,
+        access: Option<Access>,
+        text: &str,
+        out: &mut Vec<Action>,
+    ) {
+        let text = text.to_owned();
+        let event = Event::AeronClients {
+            clients,
+            access,
+            text,
+        };
+        self.core.handle(now, event, out);
     }
 
     /// Last words to every connection, then the end of it; the socket file goes at once.
@@ -222,6 +254,9 @@ impl Runtime {
                 text: text.to_owned(),
             };
             self.core.handle(now, event, out);
+        }
+        if let Some(place) = &open.access.aeron {
+            self.allow_on_aeron(now, place.clients, None, text, out);
         }
         let closed = Closed {
             was_open: true,

@@ -36,6 +36,7 @@ fn leases_of_one_connection() {
     let access = Access {
         visible: Visible::All,
         leases: 1,
+        aeron: None,
     };
     rig.open_with(3, access);
     rig.send_raw(socket(3), produce(10));

@@ -579,6 +579,7 @@ fn only(streams: &[(StreamId, bool, bool)]) -> Access {
     Access {
         visible: Visible::Only(roles.collect()),
         leases: 8,
+        aeron: None,
     }
 }
 

@@ -315,6 +315,7 @@ fn an_attachment_is_told_not_found_of_what_it_may_not_see() {
     let access = Access {
         visible: Visible::Only([(CAMERA, roles)].into()),
         leases: 1,
+        aeron: None,
     };
     rig.open_with(2, access);
     let (_, response) = ask(&mut rig, socket(2), request());

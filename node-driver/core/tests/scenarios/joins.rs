@@ -395,6 +395,7 @@ fn a_status_request_is_answered_with_what_its_connection_may_see() {
     let access = Access {
         visible: Visible::Only([(LIDAR, roles)].into()),
         leases: 1,
+        aeron: None,
     };
     rig.open_with(5, access);
     let ask = |rig: &mut Rig, origin, body: &[u8]| {

@@ -1,5 +1,6 @@
 //! The driver's behaviour as its peers see it: one event in, the ordered list of actions out.
 
+mod assigned;
 mod attach;
 mod bounds;
 mod cluster;

@@ -144,6 +144,7 @@ fn an_attachment_sees_only_its_stream_and_takes_only_its_roles() {
     let access = Access {
         visible: Visible::Only([(CAMERA, consume_only)].into()),
         leases: 8,
+        aeron: None,
     };
     rig.open_with(1, access);
     rig.lease(socket(1), consume(7));

@@ -308,6 +308,7 @@ fn consumer_of(stream: Option<u32>) -> Access {
     Access {
         visible: Visible::Only(visible.into_iter().collect()),
         leases: u32::MAX,
+        aeron: None,
     }
 }
 

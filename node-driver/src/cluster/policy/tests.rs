@@ -101,6 +101,11 @@ fn everything_that_the_core_enforces_is_carried_over() {
     assert_eq!(carried.stream_id, StreamId(20_000));
     assert_eq!(carried.page_size, PageSize::Huge2Mi);
     assert_eq!(carried.transports, [Transport::Socket]);
+    assert!(policy.spec.aeron_clients_assigned);
+    assert!(
+        !policy.spec.streams[0].on_aeron,
+        "its class has sockets only"
+    );
     assert_eq!(carried.bytes, 4 << 20);
     let told = &policy.spec.streams[0];
     assert_eq!(told.full_name(), "vision/camera");

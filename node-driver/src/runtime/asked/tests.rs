@@ -189,6 +189,7 @@ fn may(produce: bool) -> Access {
     Access {
         visible: Visible::Only([(CAMERA, roles)].into()),
         leases: 8,
+        aeron: None,
     }
 }
 

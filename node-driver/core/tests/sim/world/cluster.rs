@@ -216,6 +216,7 @@ impl World {
         Access {
             visible: Visible::Only([(process.stream, roles)].into()),
             leases: 4,
+            aeron: None,
         }
     }
 
