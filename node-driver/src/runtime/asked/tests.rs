@@ -199,6 +199,7 @@ fn policy() -> PolicySpec {
         stride_bytes: 4_096,
     }];
     let camera = StreamSpec {
+        on_aeron: false,
         name: "camera".to_owned(),
         namespace: "vision".to_owned(),
         stream_id: CAMERA,
