@@ -49,7 +49,9 @@ pub struct TensorPoolClassSpec {
     )]
     pub size_per_node: Quantity,
     /// true: the node sets the memory aside when the driver starts, so that nobody else can take it.
-    /// false (default): it is taken stream by stream and may be used up by others.
+    /// The node profiles of the driver's installation do so for a pool with the same word; a node
+    /// whose pool is without it says so (PoolResizePending). false (default): memory is taken stream by
+    /// stream and may be used up by others. Has no effect for pages of 4Ki.
     #[serde(default)]
     pub guarantee: bool,
     /// Numbers that are given to streams without a streamId. Default: 20000 to 29999.
@@ -63,8 +65,9 @@ pub struct TensorPoolClassSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = Rule::new("'Socket' in self").message("transports must contain Socket"))]
     pub transports: Vec<Transport>,
-    /// SELinux context that the memory is mounted with where SELinux is active. Absent:
-    /// system_u:object_r:container_file_t:s0.
+    /// SELinux context that the memory shall have where SELinux is active. The node profiles of the
+    /// driver's installation mount it so; a node where it differs says so (PoolResizePending). Absent:
+    /// whatever the node has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 256),

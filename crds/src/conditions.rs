@@ -162,6 +162,8 @@ words! {
         RestartKubelet,
         /// The mount has another size than the class.
         MountSizeDiffers,
+        /// The class wants its pages set aside or labelled, and the mount's are not.
+        MountOptionsDiffer,
         /// The policy could not be applied; the message says why.
         PolicyRejected,
         /// A newer policy has arrived and is being applied.

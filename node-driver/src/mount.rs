@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use rustix::fs::statvfs;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_remount};
 use tensorpool_crds::{PageSize, Quantity};
 
@@ -38,12 +39,35 @@ pub struct MountArgs {
         required = true
     )]
     pub pools: Vec<PoolFlag>,
+    /// Memory for the media driver's directory, which pods on Aeron share, such as 512Mi; without it
+    /// there is none
+    #[arg(long, value_name = "SIZE", env = "TENSORPOOL_AERON_SIZE", value_parser = aeron_size)]
+    pub aeron: Option<PoolFlag>,
     /// User that the driver runs as
     #[arg(long, value_name = "UID", default_value_t = 65_532)]
     pub uid: u32,
     /// Group that the driver runs as
     #[arg(long, value_name = "GID", default_value_t = 65_532)]
     pub gid: u32,
+    /// Pages of 2Mi or 1Gi that are set aside for the pool at once, so that no other program can take
+    /// them; repeat it for each page size
+    #[arg(
+        long = "guarantee",
+        value_name = "PAGESIZE",
+        env = "TENSORPOOL_GUARANTEE",
+        value_delimiter = ',',
+        value_parser = huge_page_size
+    )]
+    pub guarantees: Vec<PageSize>,
+    /// What the memory is labelled with on nodes where SELinux is active. Without categories, so that
+    /// pods of every category read it
+    #[arg(
+        long,
+        value_name = "CONTEXT",
+        env = "TENSORPOOL_SELINUX_CONTEXT",
+        default_value = "system_u:object_r:container_file_t:s0"
+    )]
+    pub selinux_context: String,
     /// Files, directories and sockets that may exist in the memory of each page size
     #[arg(long, value_name = "N", default_value_t = 262_144)]
     pub inodes: u32,
@@ -56,10 +80,11 @@ It runs as root in a privileged container before the driver's, and ends. Memory 
 const AFTER_HELP: &str = "What it makes:
   BASE/shm/4Ki    tmpfs, ordinary pages
   BASE/shm/2Mi    hugetlbfs, pages of 2 MiB (1Gi: of 1 GiB)
+  BASE/aeron      tmpfs, with --aeron
   BASE/state      the driver's journal and records
 
 Example:
-  tensorpool-node-driver mount --pool 2Mi=8Gi --pool 4Ki=512Mi
+  tensorpool-node-driver mount --pool 2Mi=8Gi --guarantee 2Mi --pool 4Ki=512Mi
 
 Exit codes: 0 everything is mounted; 1 something could not be; 2 the command line is not valid.";
 
@@ -93,6 +118,14 @@ impl FromStr for PoolFlag {
     }
 }
 
+/// Ordinary pages are the kernel's to give and to take, so none of them can be set aside.
+fn huge_page_size(text: &str) -> Result<PageSize, String> {
+    [PageSize::Huge2Mi, PageSize::Huge1Gi]
+        .into_iter()
+        .find(|page_size| page_size.name() == text)
+        .ok_or_else(|| format!("pages of {text:?} cannot be set aside: those of 2Mi and 1Gi can"))
+}
+
 impl fmt::Display for PoolFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.page_size.name(), self.bytes)
@@ -108,6 +141,28 @@ pub enum MountError {
         /// Its name.
         &'static str,
     ),
+    /// A guarantee without memory.
+    #[error(
+        "pages of {0} shall be set aside, but no memory in such pages is asked for: add --pool {0}=SIZE"
+    )]
+    NoSuchPool(
+        /// Their name.
+        &'static str,
+    ),
+    /// The pages that shall be set aside are not there.
+    #[error(
+        "{wanted} pages of {name} shall be set aside for tensors, and the node has {free} of {total} free: reserve more (vm.nr_hugepages, before kubelet starts), end the programs that hold them, or do without the guarantee"
+    )]
+    NotEnough {
+        /// Their name.
+        name: &'static str,
+        /// How many are asked for.
+        wanted: u64,
+        /// How many nobody uses or was promised.
+        free: u64,
+        /// How many there are.
+        total: u64,
+    },
     /// The kernel has no such pages.
     #[error(
         "the kernel of this node has no huge pages of {0}: the processor must offer them, and a boot parameter such as `hugepagesz=1G` must name them"
@@ -158,6 +213,11 @@ pub fn run(args: &MountArgs) -> Result<(), MountError> {
             return Err(MountError::Twice(pool.page_size.name()));
         }
     }
+    for page_size in &args.guarantees {
+        if args.pools.iter().all(|pool| pool.page_size != *page_size) {
+            return Err(MountError::NoSuchPool(page_size.name()));
+        }
+    }
     let shm = args.base_dir.join("shm");
     directory(&args.base_dir, 0o755)?;
     directory(&shm, 0o755)?;
@@ -167,10 +227,24 @@ pub fn run(args: &MountArgs) -> Result<(), MountError> {
     for pool in &args.pools {
         let place = shm.join(pool.page_size.name());
         directory(&place, 0o755)?;
-        let outcome = provide(&place, pool, args)?;
+        let outcome = provide(&place, pool, 0o700, args)?;
+        println!("{}: {outcome}", place.display());
+    }
+    if let Some(memory) = &args.aeron {
+        let place = args.base_dir.join("aeron");
+        directory(&place, 0o755)?;
+        // Whoever has the mount may write, under any uid; nobody removes what another has made there.
+        let outcome = provide(&place, memory, 0o1777, args)?;
         println!("{}: {outcome}", place.display());
     }
     Ok(())
+}
+
+/// Memory of ordinary pages.
+fn aeron_size(text: &str) -> Result<PoolFlag, String> {
+    let pool = format!("{}={text}", PageSize::Base.name());
+    pool.parse()
+        .map_err(|error: String| format!("{error}: write a size, such as 512Mi"))
 }
 
 /// What became of one mount.
@@ -178,8 +252,12 @@ pub fn run(args: &MountArgs) -> Result<(), MountError> {
 enum Outcome {
     /// It was not there.
     Mounted { bytes: u64, backed: u64 },
+    /// It was not there, and all its pages are set aside now.
+    Guaranteed { bytes: u64 },
     /// It was there, as wanted.
     Kept { bytes: u64 },
+    /// It was there, but pages are set aside for it, or are not, against what is wanted.
+    OtherGuarantee { bytes: u64, wanted: bool },
     /// It was there, and was made larger.
     Grown { from: u64, bytes: u64 },
     /// It was there with another size, which stays.
@@ -194,6 +272,14 @@ impl fmt::Display for Outcome {
                 "mounted with {bytes} bytes, but the node has huge pages for {backed} only: reserve more (vm.nr_hugepages, before kubelet starts), or streams will find too little"
             ),
             Self::Mounted { bytes, .. } => write!(f, "mounted with {bytes} bytes"),
+            Self::Guaranteed { bytes } => {
+                write!(f, "mounted with {bytes} bytes, which are set aside for it")
+            }
+            Self::OtherGuarantee { bytes, wanted } => write!(
+                f,
+                "was mounted with {bytes} bytes already and stays so, {} its pages set aside, since streams live in it: drain the node and unmount it, or reboot",
+                if *wanted { "without" } else { "with" }
+            ),
             Self::Kept { bytes } => write!(f, "was mounted with {bytes} bytes already"),
             Self::Grown { from, bytes } => write!(f, "grew from {from} to {bytes} bytes"),
             Self::OtherSize { bytes, wanted } => write!(
@@ -204,10 +290,15 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn provide(place: &Path, pool: &PoolFlag, args: &MountArgs) -> Result<Outcome, MountError> {
+fn provide(
+    place: &Path,
+    pool: &PoolFlag,
+    mode: u32,
+    args: &MountArgs,
+) -> Result<Outcome, MountError> {
     let mounts = mountinfo::read().map_err(at("read", Path::new("/proc/self/mountinfo")))?;
     let Some(found) = mountinfo::at(&mounts, place) else {
-        return mount_new(place, pool, args);
+        return mount_new(place, pool, mode, args);
     };
     let wanted = filesystem(pool.page_size);
     let page = statvfs(place)
@@ -221,10 +312,17 @@ fn provide(place: &Path, pool: &PoolFlag, args: &MountArgs) -> Result<Outcome, M
             wanted: format!("{wanted} with pages of {} bytes", pool.page_size.bytes()),
         });
     }
-    own(place, 0o700, args)?;
+    own(place, mode, args)?;
     let bytes = size(place)?;
     match bytes.cmp(&pool.bytes) {
-        std::cmp::Ordering::Equal => Ok(Outcome::Kept { bytes }),
+        std::cmp::Ordering::Equal => {
+            let wanted = args.guarantees.contains(&pool.page_size);
+            Ok(if huge && wanted != found.is_set_aside() {
+                Outcome::OtherGuarantee { bytes, wanted }
+            } else {
+                Outcome::Kept { bytes }
+            })
+        }
         std::cmp::Ordering::Less if !huge => {
             let options = format!("size={}", pool.bytes);
             let options = std::ffi::CString::new(options).unwrap_or_default();
@@ -247,27 +345,65 @@ const FLAGS: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-fn mount_new(place: &Path, pool: &PoolFlag, args: &MountArgs) -> Result<Outcome, MountError> {
-    let backed = backed_bytes(pool)?;
+fn mount_new(
+    place: &Path,
+    pool: &PoolFlag,
+    mode: u32,
+    args: &MountArgs,
+) -> Result<Outcome, MountError> {
+    let pages = match pool.page_size {
+        PageSize::Base => None,
+        huge @ (PageSize::Huge2Mi | PageSize::Huge1Gi) => Some(pages(huge)?),
+    };
+    let guaranteed = args.guarantees.contains(&pool.page_size);
+    let options = options(pool, mode, args, Path::new(SELINUX).exists());
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    let kind = filesystem(pool.page_size);
+    mount("tensorpool", place, kind, FLAGS, options.as_c_str()).map_err(|errno| {
+        match (errno, pages) {
+            (Errno::NOMEM, Some(pages)) if guaranteed => MountError::NotEnough {
+                name: pool.page_size.name(),
+                wanted: pool.bytes / pool.page_size.bytes(),
+                free: pages.free.saturating_sub(pages.promised),
+                total: pages.total,
+            },
+            (errno, _) => at("mount memory at", place)(errno.into()),
+        }
+    })?;
+    let mounts = mountinfo::read().map_err(at("read", Path::new("/proc/self/mountinfo")))?;
+    let found = mountinfo::at(&mounts, place).filter(|mount| mount.filesystem == kind);
+    let Some(found) = found else {
+        return Err(MountError::NotSo(place.to_owned()));
+    };
+    let bytes = size(place)?;
+    if guaranteed && found.is_set_aside() {
+        return Ok(Outcome::Guaranteed { bytes });
+    }
+    let total = pages.map(|pages| pages.total.saturating_mul(pool.page_size.bytes()));
+    // Ordinary pages are taken as they are needed.
+    let backed = total.unwrap_or(bytes);
+    Ok(Outcome::Mounted { bytes, backed })
+}
+
+/// Where SELinux is active.
+const SELINUX: &str = "/sys/fs/selinux/enforce";
+
+fn options(pool: &PoolFlag, mode: u32, args: &MountArgs, selinux: bool) -> String {
     let mut options = format!(
-        "size={},nr_inodes={},uid={},gid={},mode=0700",
+        "size={},nr_inodes={},uid={},gid={},mode={mode:04o}",
         pool.bytes, args.inodes, args.uid, args.gid
     );
     if pool.page_size != PageSize::Base {
         options.push_str(&format!(",pagesize={}", pool.page_size.bytes()));
     }
-    let options = std::ffi::CString::new(options).unwrap_or_default();
-    let kind = filesystem(pool.page_size);
-    mount("tensorpool", place, kind, FLAGS, options.as_c_str())
-        .map_err(|errno| at("mount memory at", place)(errno.into()))?;
-    let mounts = mountinfo::read().map_err(at("read", Path::new("/proc/self/mountinfo")))?;
-    if mountinfo::at(&mounts, place).is_none_or(|mount| mount.filesystem != kind) {
-        return Err(MountError::NotSo(place.to_owned()));
+    if args.guarantees.contains(&pool.page_size) {
+        options.push_str(&format!(",min_size={}", pool.bytes));
     }
-    Ok(Outcome::Mounted {
-        bytes: size(place)?,
-        backed,
-    })
+    if selinux {
+        // A context has commas where it has categories.
+        options.push_str(&format!(",context=\"{}\"", args.selinux_context));
+    }
+    options
 }
 
 const fn filesystem(page_size: PageSize) -> &'static str {
@@ -277,23 +413,32 @@ const fn filesystem(page_size: PageSize) -> &'static str {
     }
 }
 
-/// Bytes of pages that the node has for a pool. Ordinary pages are taken as they are needed.
-fn backed_bytes(pool: &PoolFlag) -> Result<u64, MountError> {
-    if pool.page_size == PageSize::Base {
-        return Ok(pool.bytes);
-    }
-    let kilobytes = pool.page_size.bytes() / 1024;
-    let path = format!("/sys/kernel/mm/hugepages/hugepages-{kilobytes}kB/nr_hugepages");
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let pages: u64 = text.trim().parse().unwrap_or(0);
-            Ok(pages.saturating_mul(pool.page_size.bytes()))
+/// Huge pages of the node.
+#[derive(Clone, Copy, Debug)]
+struct Pages {
+    total: u64,
+    free: u64,
+    promised: u64,
+}
+
+fn pages(page_size: PageSize) -> Result<Pages, MountError> {
+    let kilobytes = page_size.bytes() / 1024;
+    let directory = format!("/sys/kernel/mm/hugepages/hugepages-{kilobytes}kB");
+    let number = |name: &str| {
+        let path = Path::new(&directory).join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().parse().unwrap_or(0)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(MountError::NoSuchPages(page_size.name()))
+            }
+            Err(error) => Err(at("read", &path)(error)),
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(MountError::NoSuchPages(pool.page_size.name()))
-        }
-        Err(error) => Err(at("read", Path::new(&path))(error)),
-    }
+    };
+    Ok(Pages {
+        total: number("nr_hugepages")?,
+        free: number("free_hugepages")?,
+        promised: number("resv_hugepages")?,
+    })
 }
 
 fn size(place: &Path) -> Result<u64, MountError> {
@@ -333,6 +478,61 @@ mod tests {
         assert_eq!("2Mi=3Mi".parse(), pool(PageSize::Huge2Mi, 4 << 20));
         assert_eq!("4Ki=1".parse(), pool(PageSize::Base, 4096));
         assert_eq!("1Gi=2Gi".parse(), pool(PageSize::Huge1Gi, 2 << 30));
+    }
+
+    fn args(words: &[&str]) -> MountArgs {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            mount: MountArgs,
+        }
+        let words = [&["mount"], words].concat();
+        clap::Parser::try_parse_from(words)
+            .map(|line: Line| line.mount)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_guarantee_sets_aside_the_whole_pool_of_its_page_size() {
+        let args = args(&["--pool=2Mi=8Mi", "--pool=4Ki=1Mi", "--guarantee=2Mi"]);
+        assert_eq!(
+            options(&args.pools[0], 0o700, &args, false),
+            "size=8388608,nr_inodes=262144,uid=65532,gid=65532,mode=0700,pagesize=2097152,min_size=8388608"
+        );
+        assert!(!options(&args.pools[1], 0o700, &args, false).contains("min_size"));
+    }
+
+    #[test]
+    fn ordinary_pages_and_those_that_no_pool_has_cannot_be_set_aside() {
+        assert_eq!(
+            huge_page_size("4Ki").unwrap_err(),
+            "pages of \"4Ki\" cannot be set aside: those of 2Mi and 1Gi can"
+        );
+        let none = run(&args(&["--pool=2Mi=8Mi", "--guarantee=1Gi"])).unwrap_err();
+        assert!(none.to_string().contains("add --pool 1Gi=SIZE"), "{none}");
+    }
+
+    #[test]
+    fn memory_is_labelled_where_selinux_is_active_and_only_there() {
+        let args = args(&["--pool=4Ki=1Mi", "--selinux-context=a:b:c:s0:c1,c2"]);
+        let labelled = options(&args.pools[0], 0o700, &args, true);
+        assert!(
+            labelled.ends_with(",context=\"a:b:c:s0:c1,c2\""),
+            "{labelled}"
+        );
+        assert!(!options(&args.pools[0], 0o700, &args, false).contains("context"));
+    }
+
+    #[test]
+    fn the_media_drivers_memory_is_open_to_all_who_have_the_mount() {
+        let args = args(&["--pool=4Ki=1Mi", "--aeron=8Mi"]);
+        let memory = args.aeron.clone().unwrap();
+        assert_eq!(
+            options(&memory, 0o1777, &args, false),
+            "size=8388608,nr_inodes=262144,uid=65532,gid=65532,mode=1777"
+        );
+        let error = aeron_size("lots").unwrap_err();
+        assert!(error.contains("write a size, such as 512Mi"), "{error}");
     }
 
     #[test]

@@ -118,15 +118,27 @@ fn nobody_reads_secrets(objects: &[Value]) {
 
 fn pools_become_requests(server: &Server, helm: &Helm) {
     let objects = server.would_store(&helm.template("every-key.yaml", &[]));
-    let resources = |profile: &str| {
+    let pod = |profile: &str| {
         let name = format!("tensorpool-node-driver-{profile}");
         let all = of_kind(&objects, "DaemonSet");
         let found = all
             .into_iter()
             .find(|object| object["metadata"]["name"] == name);
-        let pod = &found.expect("one for each profile")["spec"]["template"]["spec"];
-        pod["containers"][1]["resources"].clone()
+        found.expect("one for each profile")["spec"]["template"]["spec"].clone()
     };
+    let resources = |profile: &str| pod(profile)["containers"][1]["resources"].clone();
+    assert_eq!(
+        pod("large")["initContainers"][0]["args"],
+        json!([
+            "mount",
+            "--base-dir=/run/tensors",
+            "--pool=1Gi=8Gi",
+            "--guarantee=1Gi",
+            "--pool=2Mi=1024Mi",
+            "--pool=4Ki=1Gi",
+            "--selinux-context=system_u:object_r:tensors_t:s0",
+        ])
+    );
     assert_eq!(
         resources("large"),
         json!({

@@ -37,7 +37,11 @@ const BAD: [(&str, &str); 18] = [
 ];
 
 /// Wrong in a way that a schema cannot say.
-const CONTRADICTIONS: [(&str, &str); 3] = [
+const CONTRADICTIONS: [(&str, &str); 4] = [
+    (
+        r#"nodeProfiles=[{"name":"a","pools":[{"pageSize":"4Ki","size":"1Mi","guarantee":true}]}]"#,
+        "nodeProfiles.a: ordinary pages cannot be set aside",
+    ),
     (
         r#"nodeProfiles=[{"name":"a","pools":[{"pageSize":"2Mi","size":"3Mi"}]}]"#,
         "nodeProfiles.a: 3Mi is no number of pages of 2Mi",

@@ -13,6 +13,7 @@ mod begin;
 pub mod follow;
 pub mod huge_pages;
 mod lease;
+pub mod mounts;
 pub mod object;
 pub mod pace;
 pub mod policy;

@@ -19,7 +19,7 @@ use super::follow::Following;
 use super::object::Seen;
 use super::pace::Pace;
 use super::status::{Facts, Surroundings, same, shut_down, status_of};
-use super::{huge_pages, random_byte};
+use super::{huge_pages, mounts, random_byte};
 use crate::control::{Control, ControlError};
 
 /// Huge pages and mounts change without an event of ours.
@@ -145,6 +145,7 @@ impl Reporter {
         let following = self.following.borrow_and_update().clone();
         let surroundings = self.surroundings.borrow_and_update().clone();
         let huge_pages = huge_pages::read();
+        let mounts = mounts::read(&snapshot.bases);
         let before = there.status.as_ref();
         let facts = Facts {
             driver: &self.driver,
@@ -153,6 +154,7 @@ impl Reporter {
             snapshot: &snapshot,
             surroundings: &surroundings,
             huge_pages: &huge_pages,
+            mounts: &mounts,
             before: before.map_or(&[], |status| &status.conditions),
         };
         Ok(status_of(&facts, &Time(Timestamp::now())))

@@ -15,6 +15,7 @@ use tensorpool_driver_core::{DepartedStatus, StreamPhase as CorePhase, StreamSta
 
 use super::follow::Following;
 use super::huge_pages::HugePages;
+use super::mounts::MountFacts;
 use super::policy::{ClusterPolicy, RefusedStream};
 use crate::control::{AttachmentId, Snapshot};
 
@@ -64,6 +65,8 @@ pub struct Facts<'a> {
     pub surroundings: &'a Surroundings,
     /// What the kernel has.
     pub huge_pages: &'a [HugePages],
+    /// How the memory is mounted.
+    pub mounts: &'a [MountFacts],
     /// The conditions that stand there, for their times.
     pub before: &'a [Condition],
 }

@@ -21,6 +21,26 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Whether the kernel has set all pages of this hugetlbfs aside for it.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        let value = |name: &str| {
+            let mut options = self.filesystem_options.iter();
+            options.find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+        };
+        value("min_size").is_some_and(|least| value("size") == Some(least))
+    }
+
+    /// The SELinux context of everything in it, where one was given.
+    #[must_use]
+    pub fn context(&self) -> Option<String> {
+        let options = self.filesystem_options.join(",");
+        let (_, quoted) = options.split_once("context=\"")?;
+        quoted
+            .split_once('"')
+            .map(|(context, _)| context.to_owned())
+    }
+
     /// Whether nothing can be written through it.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

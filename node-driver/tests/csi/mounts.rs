@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use tensorpool_node_driver::attachments::protocol::{Code as Kind, Question, Refusal};
@@ -21,24 +21,25 @@ use crate::support::facility;
 
 /// Runs `mount` as the init container does, with memory of this page size.
 fn mount(kubelet: &Kubelet, pool: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
-        .args([
-            "mount",
-            "--pool",
-            pool,
-            "--uid",
-            "0",
-            "--gid",
-            "0",
-            "--base-dir",
-        ])
-        .arg(kubelet.node_dir())
-        .output()
-        .expect("the binary runs");
+    mount_with(kubelet, pool, &[])
+}
+
+fn mount_with(kubelet: &Kubelet, pool: &str, more: &[&str]) -> String {
+    let output = run_mount(kubelet, pool, more);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{error}");
     said
+}
+
+fn run_mount(kubelet: &Kubelet, pool: &str, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
+        .args(["mount", "--pool", pool, "--uid", "0", "--gid", "0"])
+        .args(more)
+        .arg("--base-dir")
+        .arg(kubelet.node_dir())
+        .output()
+        .expect("the binary runs")
 }
 
 /// A base in memory of this page size, which is mounted.
@@ -297,6 +298,48 @@ fn memory_that_is_mounted_is_kept_grown_or_left_and_never_shrunk() {
 }
 
 #[test]
+fn guaranteed_pages_are_set_aside_at_once_or_the_mount_is_refused_with_numbers() {
+    if !own_mounts(
+        "mounts::guaranteed_pages_are_set_aside_at_once_or_the_mount_is_refused_with_numbers",
+    ) || !have_huge_pages()
+    {
+        return;
+    }
+    let kubelet = Kubelet::new();
+    let refused = run_mount(&kubelet, "2Mi=4Ti", &["--guarantee=2Mi"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        error.contains("2097152 pages of 2Mi shall be set aside"),
+        "{error}"
+    );
+    assert!(error.contains("vm.nr_hugepages"), "{error}");
+
+    let place = kubelet.shm_dir().join("2Mi");
+    let is_set_aside = || {
+        let mounts = mountinfo::read().unwrap();
+        mountinfo::at(&mounts, &place).unwrap().is_set_aside()
+    };
+    let said = mount_with(&kubelet, "2Mi=8Mi", &["--guarantee=2Mi"]);
+    assert!(
+        said.contains("8388608 bytes, which are set aside"),
+        "{said}"
+    );
+    assert!(is_set_aside());
+    let said = mount_with(&kubelet, "2Mi=8Mi", &["--guarantee=2Mi"]);
+    assert!(
+        said.contains("was mounted with 8388608 bytes already"),
+        "{said}"
+    );
+    let said = mount(&kubelet, "2Mi=8Mi");
+    assert!(
+        said.contains("stays so, with its pages set aside"),
+        "{said}"
+    );
+    assert!(is_set_aside());
+}
+
+#[test]
 fn memory_of_another_kind_in_the_place_of_a_pool_is_an_error_in_words() {
     if !own_mounts("mounts::memory_of_another_kind_in_the_place_of_a_pool_is_an_error_in_words") {
         return;
@@ -306,11 +349,7 @@ fn memory_of_another_kind_in_the_place_of_a_pool_is_an_error_in_words() {
     std::fs::create_dir_all(&place).unwrap();
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount("none", &place, "tmpfs", flags, None).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
-        .args(["mount", "--pool", "2Mi=16Mi", "--base-dir"])
-        .arg(kubelet.node_dir())
-        .output()
-        .unwrap();
+    let output = run_mount(&kubelet, "2Mi=16Mi", &[]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("is mounted as tmpfs"), "{error}");

@@ -234,8 +234,9 @@ fn shortage(facts: &Facts<'_>, size: PageSize) -> Option<String> {
     let wanted = of_size
         .clone()
         .fold(0_u64, |sum, class| sum.saturating_add(class.size_bytes));
-    // With a guarantee the mount itself holds what is promised.
-    let guaranteed = of_size.clone().any(|class| class.guarantee);
+    // What is set aside for the mount itself is its own.
+    let mut mounts = facts.mounts.iter();
+    let guaranteed = mounts.any(|mount| mount.name == size.name() && mount.set_aside);
     let base = facts
         .snapshot
         .bases
@@ -269,12 +270,12 @@ fn shortage(facts: &Facts<'_>, size: PageSize) -> Option<String> {
 }
 
 fn resize(facts: &Facts<'_>) -> Draft {
-    let pending = facts
+    let kind = NodeCondition::PoolResizePending;
+    let sizes: Vec<String> = facts
         .snapshot
         .bases
         .iter()
-        .filter(|base| base.is_resize_pending());
-    let pending: Vec<String> = pending
+        .filter(|base| base.is_resize_pending())
         .map(|base| {
             format!(
                 "the mount for pages of {} has {} bytes, and the classes want {}",
@@ -282,15 +283,37 @@ fn resize(facts: &Facts<'_>) -> Draft {
             )
         })
         .collect();
-    let kind = NodeCondition::PoolResizePending;
-    if pending.is_empty() {
-        draft(kind, Polarity::False, NodeReason::AsExpected, "")
-    } else {
-        let message = format!(
-            "{}; it follows when no pod of the node has a volume and the driver's pod is started anew",
-            pending.join("; ")
-        );
-        draft(kind, Polarity::True, NodeReason::MountSizeDiffers, message)
+    let options: Vec<String> = classes(facts)
+        .iter()
+        .filter_map(|class| other_options(facts, class))
+        .collect();
+    let reason = match (sizes.is_empty(), options.is_empty()) {
+        (true, true) => return draft(kind, Polarity::False, NodeReason::AsExpected, ""),
+        (true, false) => NodeReason::MountOptionsDiffer,
+        (false, true | false) => NodeReason::MountSizeDiffers,
+    };
+    let message = format!(
+        "{}; it follows when no pod of the node has a volume and the driver's pod is started anew",
+        [sizes, options].concat().join("; ")
+    );
+    draft(kind, Polarity::True, reason, message)
+}
+
+/// What a class wants of the mount that cannot be given while it is mounted.
+fn other_options(facts: &Facts<'_>, class: &NodePool) -> Option<String> {
+    let size = class.page_size.name();
+    let mount = facts.mounts.iter().find(|mount| mount.name == size)?;
+    let name = &class.class_name;
+    if class.guarantee && !mount.set_aside && class.page_size != PageSize::Base {
+        return Some(format!(
+            "class {name} wants its pages set aside, and the mount for pages of {size} has none (guarantee: true in the pool of the node's profile)"
+        ));
+    }
+    match (&class.se_linux_context, &mount.context) {
+        (Some(wanted), Some(found)) if wanted != found => Some(format!(
+            "class {name} wants the SELinux context {wanted}, and the mount for pages of {size} has {found} (seLinuxContext of the node's profile)"
+        )),
+        (Some(_) | None, Some(_) | None) => None,
     }
 }
 

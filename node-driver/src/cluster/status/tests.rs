@@ -17,6 +17,7 @@ use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, MonoNanos, StreamI
 use super::{CsiState, Facts, Surroundings, same, status_of};
 use crate::cluster::follow::Following;
 use crate::cluster::huge_pages::HugePages;
+use crate::cluster::mounts::MountFacts;
 use crate::cluster::policy::{ClusterStream, Flaw, RefusedStream, policy_of};
 use crate::control::{AttachmentId, BaseFacts, Snapshot};
 
@@ -29,6 +30,7 @@ struct Node {
     snapshot: Snapshot,
     surroundings: Surroundings,
     huge_pages: Vec<HugePages>,
+    mounts: Vec<MountFacts>,
     before: Vec<Condition>,
 }
 
@@ -65,6 +67,7 @@ impl Node {
                 pods: BTreeMap::new(),
             },
             huge_pages: Vec::new(),
+            mounts: Vec::new(),
             before: Vec::new(),
         }
     }
@@ -82,6 +85,7 @@ impl Node {
             snapshot: &self.snapshot,
             surroundings: &self.surroundings,
             huge_pages: &self.huge_pages,
+            mounts: &self.mounts,
             before: &self.before,
         };
         let now = Timestamp::from_second(second).expect("a small number is a time");
@@ -502,10 +506,45 @@ fn huge_pages_that_do_not_suffice_are_missed() {
     node.huge_pages = pages(31, 0, 31);
     let message = node.has("HugepagesAvailable", "False", "TooFewHugepages");
     assert!(message.contains("vm.nr_hugepages"), "{message}");
-    // What the mount was promised is its own.
-    node.policy().classes[0].guarantee = true;
+    // What is set aside for the mount is its own.
+    node.mounts = vec![mounted("2Mi", true, None)];
     node.huge_pages = pages(32, 32, 40);
     node.has("HugepagesAvailable", "True", "AsExpected");
+}
+
+#[test]
+fn a_mount_without_the_guarantee_or_the_label_of_its_class_is_pending() {
+    let mut node = Node::new();
+    node.policy().classes = vec![class("huge", PageSize::Huge2Mi)];
+    node.snapshot.bases = vec![base("2Mi", 64 * MIB)];
+    let context = "system_u:object_r:container_file_t:s0";
+    node.mounts = vec![mounted("2Mi", false, Some(context))];
+    node.has("PoolResizePending", "False", "AsExpected");
+    node.policy().classes[0].guarantee = true;
+    let message = node.has("PoolResizePending", "True", "MountOptionsDiffer");
+    assert!(
+        message.starts_with("class huge wants its pages set aside"),
+        "{message}"
+    );
+    node.mounts = vec![mounted("2Mi", true, Some(context))];
+    node.has("PoolResizePending", "False", "AsExpected");
+    node.policy().classes[0].se_linux_context = Some("a:b:c:s0".to_owned());
+    let message = node.has("PoolResizePending", "True", "MountOptionsDiffer");
+    assert!(
+        message.starts_with("class huge wants the SELinux context a:b:c:s0"),
+        "{message}"
+    );
+    // Where SELinux is not active no context differs.
+    node.mounts = vec![mounted("2Mi", true, None)];
+    node.has("PoolResizePending", "False", "AsExpected");
+}
+
+fn mounted(name: &str, set_aside: bool, context: Option<&str>) -> MountFacts {
+    MountFacts {
+        name: name.to_owned(),
+        set_aside,
+        context: context.map(str::to_owned),
+    }
 }
 
 #[test]
