@@ -68,6 +68,11 @@ pub enum Command {
     /// Serve kubelet as the CSI driver of this node: mount into pods what the driver has prepared
     #[cfg(feature = "kubernetes")]
     Csi(crate::csi::args::CsiArgs),
+    /// Run the Aeron media driver of a node, whose directory the driver and pods on Aeron share
+    #[cfg(feature = "aeron")]
+    MediaDriver(MediaDriverArgs),
+    /// Print the client ids that a pod's volume may use on Aeron, as FIRST-LAST
+    ClientIds(ClientIdsArgs),
     /// Make a node's directories and mount the memory that streams lie in, then exit
     #[cfg(feature = "kubernetes")]
     Mount(crate::mount::MountArgs),
@@ -109,6 +114,44 @@ pub struct DiscoverArgs {
     /// Which driver.
     #[command(flatten)]
     pub socket: SocketArgs,
+}
+
+/// `media-driver`.
+#[cfg(feature = "aeron")]
+#[derive(Clone, Debug, Args)]
+pub struct MediaDriverArgs {
+    /// Its directory, which is made anew; the one above belongs to this user
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TENSORPOOL_MEDIA_DRIVER_DIR",
+        default_value = "/run/tensorpool/aeron/media"
+    )]
+    pub dir: PathBuf,
+    /// What to log: a level (error, warn, info, debug, trace), or target=level, separated by commas
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "TENSORPOOL_LOG",
+        default_value = "info"
+    )]
+    pub log: String,
+}
+
+/// `client-ids`.
+#[derive(Clone, Debug, Args)]
+pub struct ClientIdsArgs {
+    /// Where the pod has its volume with `transport: aeron`
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TENSORPOOL_VOLUME",
+        default_value = "/run/tensorpool"
+    )]
+    pub volume: PathBuf,
+    /// Time to wait for an answer, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    pub timeout_ms: u64,
 }
 
 /// `log`.

@@ -206,6 +206,22 @@ pub(crate) fn discover(
     }
 }
 
+/// The client ids that whoever holds this socket may use on Aeron, as `FIRST-LAST`.
+///
+/// # Errors
+/// [`AskError`].
+// spec: X-2-75
+pub(crate) fn client_ids(path: &Path, timeout: Duration) -> Result<Option<String>, AskError> {
+    let results = match discover(path, timeout, "") {
+        // There is no stream to be seen.
+        Err(AskError::Refused(text)) if text.is_empty() => Vec::new(),
+        results => results?,
+    };
+    let mut tags = results.iter().flat_map(|result| &result.tags);
+    let ids = tags.find_map(|tag| tag.strip_prefix("client_ids="));
+    Ok(ids.map(str::to_owned))
+}
+
 /// Prints one result as people read it.
 ///
 /// # Errors

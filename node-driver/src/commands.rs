@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::{
-    Cli, Command, DiscoverArgs, LogArgs, RunArgs, SocketArgs, StatusArgs, SuperviseArgs, exit,
+    Cli, ClientIdsArgs, Command, DiscoverArgs, LogArgs, RunArgs, SocketArgs, StatusArgs,
+    SuperviseArgs, exit,
 };
 use crate::ask::{self, AskError};
 use crate::config::{self, Budget, ConfigError, Loaded, StreamFlag, Surroundings};
@@ -31,6 +32,9 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Supervise(args)) => supervised(args),
         #[cfg(feature = "kubernetes")]
         Some(Command::Csi(args)) => csi(&args),
+        #[cfg(feature = "aeron")]
+        Some(Command::MediaDriver(args)) => media_driver(&args),
+        Some(Command::ClientIds(args)) => answered(client_ids(&args)),
         #[cfg(feature = "kubernetes")]
         Some(Command::Mount(args)) => match crate::mount::run(&args) {
             Ok(()) => exit::OK,
@@ -40,18 +44,34 @@ pub fn run(cli: Cli) -> u8 {
 }
 
 /// As JSON, one event a line, as the driver itself logs in a cluster.
-#[cfg(feature = "kubernetes")]
-fn csi(args: &crate::csi::args::CsiArgs) -> u8 {
-    let filter = match tracing_subscriber::EnvFilter::try_new(&args.log) {
-        Ok(filter) => filter,
-        Err(error) => return fail(&error, exit::INVALID),
-    };
+#[cfg(any(feature = "kubernetes", feature = "aeron"))]
+fn log_as_json(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     tracing_subscriber::fmt()
         .json()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    Ok(())
+}
+
+#[cfg(feature = "kubernetes")]
+fn csi(args: &crate::csi::args::CsiArgs) -> u8 {
+    if let Err(error) = log_as_json(&args.log) {
+        return fail(&error, exit::INVALID);
+    }
     match crate::csi::run(args) {
+        Ok(()) => exit::OK,
+        Err(error) => fail(&error, exit::FAILED),
+    }
+}
+
+#[cfg(feature = "aeron")]
+fn media_driver(args: &crate::args::MediaDriverArgs) -> u8 {
+    if let Err(error) = log_as_json(&args.log) {
+        return fail(&error, exit::INVALID);
+    }
+    match crate::media_driver::run(args) {
         Ok(()) => exit::OK,
         Err(error) => fail(&error, exit::FAILED),
     }
@@ -180,6 +200,24 @@ fn discover(args: &DiscoverArgs) -> Result<u8, QuestionError> {
     }
     ask::print_discovery(&results)?;
     Ok(exit::OK)
+}
+
+fn client_ids(args: &ClientIdsArgs) -> Result<u8, QuestionError> {
+    let path = args.volume.join("driver.sock");
+    let timeout = Duration::from_millis(args.timeout_ms);
+    match ask::client_ids(&path, timeout)? {
+        Some(ids) => {
+            print_all(&format!("{ids}\n"))?;
+            Ok(exit::OK)
+        }
+        None => {
+            eprintln!(
+                "the volume {} has no client ids on Aeron: it was not asked for with `transport: aeron`, or shows no stream now",
+                args.volume.display()
+            );
+            Ok(exit::FAILED)
+        }
+    }
 }
 
 fn change_log(args: &LogArgs) -> Result<u8, QuestionError> {

@@ -26,6 +26,8 @@ mod http;
 pub mod journal;
 mod lock;
 mod log_filter;
+#[cfg(feature = "aeron")]
+mod media_driver;
 mod metrics;
 #[cfg(feature = "kubernetes")]
 pub mod mount;

@@ -119,9 +119,14 @@ pub enum AttributeError {
     Transport(String),
     /// Somebody may write.
     #[error(
-        "the volume is not read-only: set `readOnly: true` beside `driver: {DRIVER_NAME}` in the pod's volume (producers too: they get their memory through the volume's socket)"
+        "the volume is not read-only: set `readOnly: true` beside `driver: {DRIVER_NAME}` in the pod's volume (producers on sockets too: they get their memory through the volume's socket)"
     )]
     NotReadOnly,
+    /// It has to be written to.
+    #[error(
+        "the volume is read-only, and a producer on Aeron writes to it: remove `readOnly: true` beside `driver: {DRIVER_NAME}` in the pod's volume, or remove `transport: aeron`"
+    )]
+    ReadOnly,
     /// A persistent volume.
     #[error(
         "{DRIVER_NAME} has inline volumes only: write `csi: {{driver: {DRIVER_NAME}, readOnly: true, volumeAttributes: …}}` in the pod instead of a PersistentVolumeClaim"
@@ -170,8 +175,17 @@ pub fn read(
         Some("aeron") => VolumeTransport::Aeron,
         Some(other) => return Err(AttributeError::Transport(other.to_owned())),
     };
-    if !read_only {
-        return Err(AttributeError::NotReadOnly);
+    match (transport, access) {
+        (VolumeTransport::Aeron, VolumeAccess::Produce) if read_only => {
+            return Err(AttributeError::ReadOnly);
+        }
+        (VolumeTransport::Aeron, VolumeAccess::Produce) => {}
+        (VolumeTransport::Aeron, VolumeAccess::Consume) | (VolumeTransport::Socket, _)
+            if !read_only =>
+        {
+            return Err(AttributeError::NotReadOnly);
+        }
+        (VolumeTransport::Aeron, VolumeAccess::Consume) | (VolumeTransport::Socket, _) => {}
     }
     let pod = pod(attributes)?;
     let namespace = namespace.unwrap_or(&pod.namespace).to_owned();
@@ -339,6 +353,22 @@ mod tests {
         let error = read(&attributes(&CAMERA), false).unwrap_err();
         assert_eq!(error, AttributeError::NotReadOnly);
         assert!(error.to_string().contains("`readOnly: true`"), "{error}");
+    }
+
+    #[test]
+    fn only_a_producer_on_aeron_may_write_to_its_volume_and_must_say_so() {
+        let aeron = |access| [CAMERA[0], ("access", access), ("transport", "aeron")];
+        let asked = read(&attributes(&aeron("produce")), false).unwrap();
+        assert_eq!(asked.transport, VolumeTransport::Aeron);
+        assert_eq!(
+            read(&attributes(&aeron("produce")), true),
+            Err(AttributeError::ReadOnly)
+        );
+        read(&attributes(&aeron("consume")), true).unwrap();
+        assert_eq!(
+            read(&attributes(&aeron("consume")), false),
+            Err(AttributeError::NotReadOnly)
+        );
     }
 
     #[test]

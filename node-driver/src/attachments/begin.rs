@@ -3,7 +3,7 @@
 use super::serve::{AttachmentsError, Parts, start};
 use super::views::Views;
 use crate::cluster::Cluster;
-use crate::config::Settings;
+use crate::config::{MediaDriverMode, Settings};
 use crate::control::Control;
 use crate::stores::Stores;
 
@@ -29,6 +29,12 @@ pub(crate) fn begin(
         state_dir: settings.driver.state_dir.clone(),
         stores: stores.collect(),
         views: views.clone(),
+        aeron_dir: match settings.driver.media_driver {
+            MediaDriverMode::Off => None,
+            MediaDriverMode::Embedded | MediaDriverMode::External => {
+                Some(settings.driver.aeron_dir.clone())
+            }
+        },
         control: control.clone(),
         policy: cluster.policy.clone(),
         reviewer: cluster.reviewer.clone(),

@@ -12,17 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tensorpool_crds::Transport;
+use tensorpool_driver_core::ClientRange;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
-use super::attributes::{self, Asked, VolumeTransport};
+use super::attributes::{self, Asked, VolumeAccess, VolumeTransport};
 use super::csidriver::{CsiDriverError, CsiDriverObject};
-use super::protocol::{Answer, Code, Publish, Question, Refusal};
+use super::protocol::{Answer, Code, Mounting, Publish, Question, Refusal};
 use super::record::Record;
 use super::refusal::PublishError;
-use super::table::Table;
+use super::table::{Released, Table};
 use super::volume::VolumeId;
-use crate::cluster::access::{Question as Permission, Reviewer, Verdict};
+use crate::cluster::access::{Question as Permission, ReviewError, Reviewer, Verb, Verdict};
 use crate::cluster::{ClusterPolicy, ClusterStream, CsiState, PolicyView, Surroundings};
 use crate::control::AttachmentId;
 use crate::files::in_words;
@@ -71,7 +72,7 @@ impl Keeper {
     async fn publish(&self, wanted: Publish) -> Result<Answer, Refusal> {
         let volume = wanted.volume.clone();
         match self.publish_or_say_why(wanted).await {
-            Ok(base) => Ok(Answer::Prepared { base }),
+            Ok((base, mount)) => Ok(Answer::Prepared { base, mount }),
             Err(error) => {
                 let refusal = error.refusal();
                 tracing::info!(volume, code = refusal.code.name(), error = %refusal, "a volume is not published");
@@ -80,17 +81,22 @@ impl Keeper {
         }
     }
 
-    async fn publish_or_say_why(&self, wanted: Publish) -> Result<String, PublishError> {
+    async fn publish_or_say_why(
+        &self,
+        wanted: Publish,
+    ) -> Result<(String, Mounting), PublishError> {
         let volume = VolumeId::new(wanted.volume.as_str())?;
         if wanted.already_mounted {
             return self.take_up(volume, wanted).await;
         }
         let asked = attributes::read(&wanted.attributes, wanted.read_only)?;
         self.validate_csi_driver().await?;
-        match self.reviewer.review(&permission(&asked)).await {
-            Ok(Verdict::Allowed) => {}
-            Ok(Verdict::Denied(denial)) => return Err(PublishError::Denied(denial)),
-            Err(error) => return Err(PublishError::Review(error)),
+        for verb in verbs(asked.access, asked.transport) {
+            match self.reviewer.review(&permission(&asked, verb)).await {
+                Ok(Verdict::Allowed) => {}
+                Ok(Verdict::Denied(denial)) => return Err(PublishError::Denied(denial)),
+                Err(error) => return Err(PublishError::Review(error)),
+            }
         }
         let policy = self.policy.current();
         let policy = policy.ok_or_else(|| PublishError::NoPolicy {
@@ -98,6 +104,11 @@ impl Keeper {
         })?;
         let stream = self.stream(&policy, &asked)?;
         let mut table = self.table.lock().await;
+        if asked.transport == VolumeTransport::Aeron && table.aeron_dir.is_none() {
+            return Err(PublishError::NoMediaDriver {
+                node: self.node.clone(),
+            });
+        }
         if !table.stores.contains_key(stream.page_size.name()) {
             return Err(PublishError::NoBase {
                 node: self.node.clone(),
@@ -112,9 +123,11 @@ impl Keeper {
                 attachment: held.attachment,
                 allowed: held.allowed,
                 base: held.base.clone(),
-                ..record(&wanted, asked.clone(), 0, stream)
+                aeron_clients: held.aeron_clients,
+                ..record(&wanted, asked.clone(), 0, stream, None)
             };
-            if *held != same {
+            let is_aeron = asked.transport == VolumeTransport::Aeron;
+            if *held != same || held.aeron_clients.is_some() != is_aeron {
                 let volume = wanted.volume;
                 return Err(PublishError::Different { volume });
             }
@@ -126,22 +139,30 @@ impl Keeper {
             })?;
         }
         let number = table.free_number()?;
-        let record = record(&wanted, asked, number, stream);
-        let base = record.base.clone();
+        let clients = match asked.transport {
+            VolumeTransport::Socket => None,
+            VolumeTransport::Aeron => Some(table.free_clients()?),
+        };
+        let record = record(&wanted, asked, number, stream, clients);
+        let prepared = prepared(&record);
         tracing::info!(%volume, stream = %record.stream, pod = record.pod.name, namespace = record.pod.namespace, access = record.access.verb().as_str(), "publishing a volume");
         table.add(record).await?;
         self.tell(&table);
         drop(table);
         self.review_later(&volume).await;
-        Ok(base)
+        Ok(prepared)
     }
 
     /// A volume that is mounted stays so. If its record was lost it is recorded again, and sees nothing
     /// until it was asked about.
-    async fn take_up(&self, volume: VolumeId, wanted: Publish) -> Result<String, PublishError> {
+    async fn take_up(
+        &self,
+        volume: VolumeId,
+        wanted: Publish,
+    ) -> Result<(String, Mounting), PublishError> {
         let mut table = self.table.lock().await;
         if let Some(held) = table.get(&volume) {
-            return Ok(held.base.clone());
+            return Ok(prepared(held));
         }
         let asked = attributes::read(&wanted.attributes, wanted.read_only)?;
         let policy = self.policy.current();
@@ -150,17 +171,22 @@ impl Keeper {
         })?;
         let stream = self.carried(&policy, &asked)?;
         let number = table.free_number()?;
+        let clients = match asked.transport {
+            VolumeTransport::Socket => None,
+            // Its clients have others, and attach anew with these.
+            VolumeTransport::Aeron => Some(table.free_clients()?),
+        };
         let record = Record {
             allowed: false,
-            ..record(&wanted, asked, number, stream)
+            ..record(&wanted, asked, number, stream, clients)
         };
-        let base = record.base.clone();
+        let prepared = prepared(&record);
         tracing::warn!(%volume, stream = %record.stream, "a mounted volume had no record: it is recorded, and asked about");
         table.add(record).await?;
         self.tell(&table);
         drop(table);
         self.review_at(&volume, Instant::now()).await;
-        Ok(base)
+        Ok(prepared)
     }
 
     async fn unpublish(&self, volume: String) -> Result<Answer, Refusal> {
@@ -170,7 +196,7 @@ impl Keeper {
         let released = table.release(&volume).await;
         self.tell(&table);
         drop(table);
-        released.map_err(|error| {
+        let released = released.map_err(|error| {
             let text = format!(
                 "node {} cannot let go of volume {volume}; kubelet tries again by itself: {}",
                 self.node,
@@ -178,8 +204,13 @@ impl Keeper {
             );
             Refusal::new(Code::Internal, text)
         })?;
-        self.due.lock().await.remove(&volume);
-        Ok(Answer::Released)
+        match released {
+            Released::Sweep { base } => Ok(Answer::Sweep { base }),
+            Released::Done => {
+                self.due.lock().await.remove(&volume);
+                Ok(Answer::Released)
+            }
+        }
     }
 
     /// Tells the node's status whose the attachments are.
@@ -251,9 +282,7 @@ impl Keeper {
         }
         match asked.transport {
             VolumeTransport::Socket => Ok(stream),
-            VolumeTransport::Aeron if stream.transports.contains(&Transport::Aeron) => {
-                Err(PublishError::Aeron)
-            }
+            VolumeTransport::Aeron if stream.transports.contains(&Transport::Aeron) => Ok(stream),
             VolumeTransport::Aeron => Err(PublishError::ClassWithoutAeron {
                 class: stream.class.clone(),
                 stream: asked.stream.clone(),
@@ -293,11 +322,22 @@ impl Keeper {
                 let stream = policy.stream(&record.stream.namespace, &record.stream.name);
                 // Files of another page size lie in another base, where the view cannot show them.
                 let stream = stream.filter(|stream| stream.page_size.name() == record.base);
+                let is_carried = stream.is_some();
+                let stream = stream.filter(|stream| {
+                    record.aeron_clients.is_none() || stream.transports.contains(&Transport::Aeron)
+                });
                 let now = stream.map(|stream| stream.stream_id.get());
-                let text = format!(
-                    "node {} does not carry TensorStream {} any more",
-                    self.node, record.stream
-                );
+                let text = if is_carried && now.is_none() {
+                    format!(
+                        "the class of TensorStream {} does not allow Aeron any more",
+                        record.stream
+                    )
+                } else {
+                    format!(
+                        "node {} does not carry TensorStream {} any more",
+                        self.node, record.stream
+                    )
+                };
                 (now != record.stream_id).then(|| (volume.clone(), record.allowed, now, text))
             })
             .collect();
@@ -329,14 +369,7 @@ impl Keeper {
             self.due.lock().await.remove(volume);
             return;
         };
-        let permission = Permission {
-            pod_namespace: record.pod.namespace.clone(),
-            service_account: record.pod.service_account.clone(),
-            verb: record.access.verb(),
-            stream_namespace: record.stream.namespace.clone(),
-            stream: record.stream.name.clone(),
-        };
-        let (allowed, text) = match self.reviewer.review_anew(&permission).await {
+        let (allowed, text) = match self.ask_anew(&record).await {
             Ok(Verdict::Allowed) => (true, String::new()),
             Ok(Verdict::Denied(denial)) => (false, denial.to_string()),
             Err(error) => {
@@ -370,6 +403,28 @@ impl Keeper {
         }
     }
 
+    /// Whether a live attachment may still all that it does.
+    async fn ask_anew(&self, record: &Record) -> Result<Verdict, ReviewError> {
+        let transport = match record.aeron_clients {
+            Some(_) => VolumeTransport::Aeron,
+            None => VolumeTransport::Socket,
+        };
+        for verb in verbs(record.access, transport) {
+            let permission = Permission {
+                pod_namespace: record.pod.namespace.clone(),
+                service_account: record.pod.service_account.clone(),
+                verb,
+                stream_namespace: record.stream.namespace.clone(),
+                stream: record.stream.name.clone(),
+            };
+            match self.reviewer.review_anew(&permission).await? {
+                Verdict::Allowed => {}
+                denied @ Verdict::Denied(_) => return Ok(denied),
+            }
+        }
+        Ok(Verdict::Allowed)
+    }
+
     async fn review_later(&self, volume: &VolumeId) {
         let mut hasher = DefaultHasher::new();
         volume.hash(&mut hasher);
@@ -385,17 +440,42 @@ impl Keeper {
     }
 }
 
-fn permission(asked: &Asked) -> Permission {
+/// What RBAC has to allow: all of these.
+fn verbs(access: VolumeAccess, transport: VolumeTransport) -> impl Iterator<Item = Verb> {
+    let aeron = match transport {
+        VolumeTransport::Socket => None,
+        VolumeTransport::Aeron => Some(Verb::Aeron),
+    };
+    std::iter::once(access.verb()).chain(aeron)
+}
+
+fn permission(asked: &Asked, verb: Verb) -> Permission {
     Permission {
         pod_namespace: asked.pod.namespace.clone(),
         service_account: asked.pod.service_account.clone(),
-        verb: asked.access.verb(),
+        verb,
         stream_namespace: asked.stream.namespace.clone(),
         stream: asked.stream.name.clone(),
     }
 }
 
-fn record(wanted: &Publish, asked: Asked, attachment: u32, stream: &ClusterStream) -> Record {
+/// What the `csi` container mounts.
+fn prepared(record: &Record) -> (String, Mounting) {
+    let mount = match (record.aeron_clients, record.access) {
+        (None, _) => Mounting::ReadOnly,
+        (Some(_), VolumeAccess::Consume) => Mounting::AeronConsumer,
+        (Some(_), VolumeAccess::Produce) => Mounting::AeronProducer,
+    };
+    (record.base.clone(), mount)
+}
+
+fn record(
+    wanted: &Publish,
+    asked: Asked,
+    attachment: u32,
+    stream: &ClusterStream,
+    clients: Option<ClientRange>,
+) -> Record {
     Record {
         volume: wanted.volume.clone(),
         attachment,
@@ -405,6 +485,7 @@ fn record(wanted: &Publish, asked: Asked, attachment: u32, stream: &ClusterStrea
         stream_id: Some(stream.stream_id.get()),
         base: stream.page_size.name().to_owned(),
         access: asked.access,
+        aeron_clients: clients.map(ClientRange::first),
         allowed: true,
     }
 }

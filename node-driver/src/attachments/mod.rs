@@ -21,6 +21,7 @@ pub mod record;
 pub mod refusal;
 #[cfg(feature = "kubernetes")]
 mod serve;
+pub(crate) mod sweep;
 #[cfg(feature = "kubernetes")]
 mod table;
 pub mod views;

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! csi                                        driver
-//! {"version":1,"ask":"publish","volume":…}  →
-//!                                           ←  {"version":1,"answer":"prepared","base":"2Mi"}
+//! {"version":2,"ask":"publish","volume":…}  →
+//!                                           ←  {"version":2,"answer":"prepared","base":"2Mi","mount":"readOnly"}
 //! ```
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::calls::Calls;
 
 /// Version of what is said here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest line in bytes: attributes of a volume are part of a pod, which is smaller than this.
 const LONGEST_BYTES: u64 = 2 << 20;
 
@@ -81,9 +81,17 @@ pub enum Answer {
     Prepared {
         /// Name of the base that holds it.
         base: String,
+        /// How it is to be mounted.
+        mount: Mounting,
     },
     /// To [`Question::Unpublish`]: nothing of it is left.
     Released,
+    /// To [`Question::Unpublish`]: its view has to be removed first, by somebody whom nothing stops that a
+    /// pod left there; then ask again.
+    Sweep {
+        /// Name of the base that holds the view.
+        base: String,
+    },
     /// To [`Question::List`].
     Volumes {
         /// All that the driver holds.
@@ -91,6 +99,38 @@ pub enum Answer {
     },
     /// To anything: no.
     Refused(Refusal),
+}
+
+/// How a view is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mounting {
+    /// Read-only.
+    ReadOnly,
+    /// Read-only, and the media driver's directory in it, writable.
+    AeronConsumer,
+    /// Writable, and the media driver's directory in it.
+    AeronProducer,
+}
+
+impl Mounting {
+    /// Whether the media driver's directory is in it.
+    #[must_use]
+    pub const fn has_aeron(self) -> bool {
+        match self {
+            Self::ReadOnly => false,
+            Self::AeronConsumer | Self::AeronProducer => true,
+        }
+    }
+
+    /// Whether the pod can write to the view.
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        match self {
+            Self::ReadOnly | Self::AeronConsumer => false,
+            Self::AeronProducer => true,
+        }
+    }
 }
 
 /// A volume that the driver holds.
@@ -301,8 +341,12 @@ mod tests {
                 assert_eq!(heard, question);
             }
             let answers = [
-                Answer::Prepared { base: "2Mi".into() },
+                Answer::Prepared {
+                    base: "2Mi".into(),
+                    mount: Mounting::AeronProducer,
+                },
                 Answer::Released,
+                Answer::Sweep { base: "4Ki".into() },
                 Answer::Refused(Refusal::new(Code::NotFound, "no such stream")),
             ];
             for answer in answers {
@@ -321,15 +365,18 @@ mod tests {
                 said,
             })
         };
-        let prepared = Answer::Prepared { base: "2Mi".into() };
+        let prepared = Answer::Prepared {
+            base: "2Mi".into(),
+            mount: Mounting::ReadOnly,
+        };
         assert_eq!(
             line(prepared).unwrap(),
-            r#"{"version":1,"answer":"prepared","base":"2Mi"}"#
+            r#"{"version":2,"answer":"prepared","base":"2Mi","mount":"readOnly"}"#
         );
         let refused = Answer::Refused(Refusal::new(Code::PermissionDenied, "no"));
         assert_eq!(
             line(refused).unwrap(),
-            r#"{"version":1,"answer":"refused","code":"PERMISSION_DENIED","message":"no"}"#
+            r#"{"version":2,"answer":"refused","code":"PERMISSION_DENIED","message":"no"}"#
         );
     }
 
@@ -342,11 +389,11 @@ mod tests {
                 drop(csi);
                 hear::<Question>(&mut driver, SOON).await.unwrap_err()
             };
-            let newer = hear_bytes(b"{\"version\":2,\"ask\":\"somethingNew\"}\n").await;
-            assert!(matches!(newer, TalkError::Version(2)), "{newer}");
+            let newer = hear_bytes(b"{\"version\":3,\"ask\":\"somethingNew\"}\n").await;
+            assert!(matches!(newer, TalkError::Version(3)), "{newer}");
             let garbage = hear_bytes(b"GET / HTTP/1.1\n").await;
             assert!(matches!(garbage, TalkError::Line(_)), "{garbage}");
-            let cut = hear_bytes(b"{\"version\":1,").await;
+            let cut = hear_bytes(b"{\"version\":2,").await;
             assert!(matches!(cut, TalkError::Io(_)), "{cut}");
         });
     }

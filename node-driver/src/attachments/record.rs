@@ -44,8 +44,19 @@ pub struct Record {
     pub base: String,
     /// What it is for.
     pub access: VolumeAccess,
+    /// The first of the client ids that it may use on Aeron; `None` for a volume with a socket only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aeron_clients: Option<u32>,
     /// Whether the pod may use it. A pod that lost its permission does not get it back by a restart.
     pub allowed: bool,
+}
+
+impl Record {
+    /// Whether the pod can write to the volume's view.
+    #[must_use]
+    pub const fn is_writable(&self) -> bool {
+        self.aeron_clients.is_some() && matches!(self.access, VolumeAccess::Produce)
+    }
 }
 
 /// What is wrong with a record.
@@ -196,6 +207,7 @@ mod tests {
             stream_id: Some(10_000),
             base: "2Mi".into(),
             access: VolumeAccess::Consume,
+            aeron_clients: None,
             allowed: true,
         }
     }

@@ -1,6 +1,6 @@
 //! Why a volume is not published: each a sentence for who reads `kubectl describe pod`.
 
-use super::attributes::{AttributeError, DRIVER_NAME, StreamName};
+use super::attributes::{AttributeError, StreamName};
 use super::csidriver::CsiDriverError;
 use super::protocol::{Code, Refusal};
 use super::record::RecordError;
@@ -96,11 +96,14 @@ pub enum PublishError {
         /// The stream.
         stream: StreamName,
     },
-    /// Not in this release.
+    /// The node has no media driver.
     #[error(
-        "volumeAttributes.transport is `aeron`: {DRIVER_NAME} of this release has volumes with a socket only; leave `transport` out"
+        "volumeAttributes.transport is `aeron`, but node {node} has no media driver: set `aeron` in its node profile in the chart's values, or leave `transport` out"
     )]
-    Aeron,
+    NoMediaDriver {
+        /// The node.
+        node: String,
+    },
     /// The same volume, otherwise.
     #[error(
         "volume {volume} is published already with another stream, access, pod or target path: unpublish it first"
@@ -124,6 +127,15 @@ pub enum PublishError {
         node: String,
         /// The limit.
         limit: usize,
+    },
+    /// No random numbers.
+    #[error("node {node} has no random numbers for the volume's client ids")]
+    Random {
+        /// The node.
+        node: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The record.
     #[error("the volume cannot be recorded on node {node}")]
@@ -171,10 +183,12 @@ impl PublishError {
             | Self::NoBase { .. }
             | Self::BaseGone { .. }
             | Self::ClassWithoutAeron { .. }
-            | Self::Aeron => Code::FailedPrecondition,
+            | Self::NoMediaDriver { .. } => Code::FailedPrecondition,
             Self::Different { .. } => Code::AlreadyExists,
             Self::Full { .. } => Code::ResourceExhausted,
-            Self::Left { .. } | Self::Record { .. } | Self::View { .. } => Code::Internal,
+            Self::Left { .. } | Self::Random { .. } | Self::Record { .. } | Self::View { .. } => {
+                Code::Internal
+            }
             Self::Open { source, .. } => match source {
                 OpenError::Control(ControlError::Busy | ControlError::Ended) => Code::Unavailable,
                 OpenError::NoSockets | OpenError::Reserved | OpenError::Listen(_) => Code::Internal,

@@ -43,6 +43,8 @@ pub struct Parts {
     pub stores: BTreeMap<String, PathBuf>,
     /// The views, shared with the file worker.
     pub views: Views,
+    /// The media driver's directory on the node, where pods may use it.
+    pub aeron_dir: Option<PathBuf>,
     /// The duty cycle.
     pub control: Control,
     /// The policy that the driver follows.
@@ -95,6 +97,7 @@ pub fn start(parts: Parts) -> Result<(), AttachmentsError> {
         parts.stores,
         parts.views,
         parts.control,
+        parts.aeron_dir,
         records,
     );
     let keeper = Keeper {

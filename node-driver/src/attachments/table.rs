@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use tensorpool_driver_core::config::{Access, Roles, Visible};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tensorpool_driver_core::ClientRange;
+use tensorpool_driver_core::config::{Access, AeronPlace, Roles, Visible};
 use tensorpool_transport::socket::ListenError;
 use tensorpool_wire::StreamId;
 
@@ -15,7 +17,7 @@ use super::attributes::VolumeAccess;
 use super::protocol::Held;
 use super::record::{Record, RecordError, Records};
 use super::refusal::PublishError;
-use super::views::{ViewError, Views};
+use super::views::{Kind, ViewError, Views, directory_of};
 use super::volume::VolumeId;
 use crate::control::{AttachmentId, Control, ControlError, OpenError, Opening};
 use crate::files::in_words;
@@ -47,6 +49,8 @@ pub(super) struct Table {
     pub(super) stores: BTreeMap<String, PathBuf>,
     pub(super) views: Views,
     pub(super) control: Control,
+    /// The media driver's directory, where there is one.
+    pub(super) aeron_dir: Option<PathBuf>,
     records: Records,
     held: BTreeMap<VolumeId, Record>,
     /// Those whose last change was not carried out to its end.
@@ -61,6 +65,7 @@ impl Table {
         stores: BTreeMap<String, PathBuf>,
         views: Views,
         control: Control,
+        aeron_dir: Option<PathBuf>,
         records: Records,
     ) -> Self {
         Self {
@@ -68,6 +73,7 @@ impl Table {
             stores,
             views,
             control,
+            aeron_dir,
             records,
             held: BTreeMap::new(),
             unsettled: BTreeSet::new(),
@@ -99,6 +105,32 @@ impl Table {
         let next = highest.checked_add(1);
         let free = next.or_else(|| (1..u32::MAX).find(|number| !used.contains(number)));
         Ok(free.expect("LIMIT is far below the count of numbers"))
+    }
+
+    /// Client ids on Aeron that no attachment has.
+    ///
+    /// # Errors
+    /// [`PublishError::Random`].
+    pub(super) fn free_clients(&self) -> Result<ClientRange, PublishError> {
+        loop {
+            let mut bytes = [0; 4];
+            getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|errno| {
+                PublishError::Random {
+                    node: self.node.clone(),
+                    source: errno.into(),
+                }
+            })?;
+            let prefix = u32::from_le_bytes(bytes) & ClientRange::PREFIXES;
+            // At most LIMIT of eight million are taken.
+            if let Some(range) = ClientRange::of_prefix(prefix)
+                && !self
+                    .held
+                    .values()
+                    .any(|it| it.aeron_clients == Some(range.first()))
+            {
+                return Ok(range);
+            }
+        }
     }
 
     /// Records a volume, makes its view and listens in it.
@@ -178,7 +210,7 @@ impl Table {
             self.views.show(volume, streams(&changed))?;
         }
         self.control
-            .set_access(attachment, access(&changed), text)
+            .set_access(attachment, self.access(&changed), text)
             .await?;
         if !is_open(&changed) {
             self.views.show(volume, BTreeSet::new())?;
@@ -192,12 +224,17 @@ impl Table {
     ///
     /// # Errors
     /// [`ReleaseError`]; calling it again goes on.
-    pub(super) async fn release(&mut self, volume: &VolumeId) -> Result<(), ReleaseError> {
+    pub(super) async fn release(&mut self, volume: &VolumeId) -> Result<Released, ReleaseError> {
         if let Some(record) = self.held.get(volume) {
             let attachment = AttachmentId(record.attachment);
             let text = "the pod's volume was unmounted".to_owned();
             let closed = self.control.close(attachment, text).await?;
             tracing::info!(%volume, stream = %record.stream, leases = closed.leases, "volume released");
+        }
+        // Nothing is linked any more into what somebody else removes.
+        self.views.leave(volume);
+        if let Some(base) = self.to_sweep(volume) {
+            return Ok(Released::Sweep { base });
         }
         // Its base may not be known any more, or never have been.
         for store in self.stores.values() {
@@ -207,7 +244,19 @@ impl Table {
         self.held.remove(volume);
         self.unsettled.remove(volume);
         self.unopened.remove(volume);
-        Ok(())
+        Ok(Released::Done)
+    }
+
+    /// The base of a view that this process might not be able to remove: a pod could write to it, or
+    /// nobody knows whose it was.
+    fn to_sweep(&self, volume: &VolumeId) -> Option<String> {
+        if self.held.get(volume).is_some_and(|it| !it.is_writable()) {
+            return None;
+        }
+        let lies_there = |store: &PathBuf| directory_of(store, volume).exists();
+        let mut stores = self.stores.iter();
+        let found = stores.find(|(_, store)| lies_there(store));
+        found.map(|(base, _)| base.clone())
     }
 
     /// What is held, and views that only lie on disk.
@@ -264,7 +313,11 @@ impl Table {
                 node: node(),
                 base: record.base.clone(),
             })?;
-        let view = self.views.open(volume, store, streams(record));
+        let kind = match record.aeron_clients {
+            Some(_) => Kind::Aeron,
+            None => Kind::Socket,
+        };
+        let view = self.views.open(volume, store, streams(record), kind);
         let view = view.map_err(|source| PublishError::View {
             node: node(),
             source,
@@ -285,13 +338,40 @@ impl Table {
             attachment: AttachmentId(record.attachment),
             directory,
             mode: SOCKET_MODE,
-            access: access(record),
+            access: self.access(record),
         };
         let opened = self.control.open(opening).await;
         opened.map_err(|source: OpenError| PublishError::Open {
             node: node(),
             source,
         })
+    }
+
+    /// What whoever connects through the volume's socket may do, or has its client ids on Aeron.
+    fn access(&self, record: &Record) -> Access {
+        let roles = match record.access {
+            VolumeAccess::Produce => Roles {
+                produce: true,
+                consume: false,
+            },
+            VolumeAccess::Consume => Roles {
+                produce: false,
+                consume: true,
+            },
+        };
+        let visible = streams(record).into_iter().map(|id| (id, roles));
+        Access {
+            visible: Visible::Only(visible.collect()),
+            leases: u32::MAX,
+            aeron: self.place(record),
+        }
+    }
+
+    fn place(&self, record: &Record) -> Option<AeronPlace> {
+        let clients = record.aeron_clients.and_then(ClientRange::from_first)?;
+        // Without a media driver nobody can be there.
+        let directory = self.aeron_dir.as_ref()?.to_string_lossy().into_owned();
+        Some(AeronPlace { clients, directory })
     }
 
     fn undo(&self, volume: &VolumeId, record: &Record) {
@@ -307,6 +387,18 @@ impl Table {
     }
 }
 
+/// What became of a volume that is let go of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// Nothing of it is left.
+    Done,
+    /// Its view in this base has to be removed by somebody else first.
+    Sweep {
+        /// Name of the base.
+        base: String,
+    },
+}
+
 fn is_open(record: &Record) -> bool {
     record.allowed && record.stream_id.is_some()
 }
@@ -314,24 +406,4 @@ fn is_open(record: &Record) -> bool {
 fn streams(record: &Record) -> BTreeSet<StreamId> {
     let id = record.stream_id.filter(|_| record.allowed);
     id.into_iter().map(StreamId).collect()
-}
-
-/// What whoever connects through the volume's socket may do.
-fn access(record: &Record) -> Access {
-    let roles = match record.access {
-        VolumeAccess::Produce => Roles {
-            produce: true,
-            consume: false,
-        },
-        VolumeAccess::Consume => Roles {
-            produce: false,
-            consume: true,
-        },
-    };
-    let visible = streams(record).into_iter().map(|id| (id, roles));
-    Access {
-        visible: Visible::Only(visible.collect()),
-        leases: u32::MAX,
-        aeron: None,
-    }
 }

@@ -10,30 +10,37 @@
 //! links an epoch into every view of its stream before the epoch is announced, and takes it out of all
 //! views before its files go. Pods see views through read-only mounts: nobody else writes here.
 //!
+//! A view for Aeron has the files below the last two directories of the base as well, such as
+//! `shm/2Mi/tensorpool-…`: mounted at the directory that these are in, the announced paths hold there. It
+//! has an empty directory `aeron`, over which the media driver's is mounted. The pod of an Aeron
+//! producer can write to its view, so here everything in a view is reached from the view's own open
+//! directory, without following links (`sweep`).
+//!
 //! Only epochs that this process made are linked. What a driver before it made is taken out when a view
 //! is opened again: nobody may map it anew, and it is held in memory by those only who still use it.
 
+mod inside;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tensorpool_driver_core::EpochKey;
 use tensorpool_wire::StreamId;
 
+use self::inside::Inside;
 use super::volume::VolumeId;
 
 /// The directory of all views in a base.
 pub const DIRECTORY: &str = "views";
+/// Where the media driver's directory is mounted in a view.
+pub const AERON: &str = "aeron";
 /// The socket in a view.
 const SOCKET: &str = "driver.sock";
-/// Anybody may pass through: the mount decides who gets here.
-const DIRECTORY_MODE: u32 = 0o755;
 
 /// Why a view could not be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +70,16 @@ struct View {
     /// The namespace directory of its base (`EpochStore::path`).
     store: PathBuf,
     streams: BTreeSet<StreamId>,
+    kind: Kind,
+}
+
+/// Which way a view's pod attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Through the view's socket.
+    Socket,
+    /// As a peer on Aeron: by the announced paths.
+    Aeron,
 }
 
 impl Views {
@@ -74,7 +91,7 @@ impl Views {
         for (volume, view) in &table.views {
             if view.store == store
                 && view.streams.contains(&key.stream)
-                && let Err(error) = link(store, volume, key)
+                && let Err(error) = link(view, volume, key)
             {
                 tracing::error!(%volume, stream = %key.stream, epoch = %key.epoch, error = crate::files::in_words(&error), "the pod of this volume cannot see the new epoch");
             }
@@ -87,7 +104,7 @@ impl Views {
         table.made.remove(&(store.to_owned(), key));
         for (volume, view) in &table.views {
             if view.store == store
-                && let Err(error) = unlink(store, volume, key)
+                && let Err(error) = unlink(view, volume, key)
             {
                 tracing::error!(%volume, stream = %key.stream, epoch = %key.epoch, error = crate::files::in_words(&error), "an old epoch stays in a view, and its memory stays taken");
             }
@@ -104,18 +121,21 @@ impl Views {
         volume: &VolumeId,
         store: &Path,
         streams: BTreeSet<StreamId>,
+        kind: Kind,
     ) -> Result<PathBuf, ViewError> {
         let mut table = self.lock();
-        let directory = directory_of(store, volume);
-        let made = fill(&table.made, volume, store, &streams);
-        if let Err(error) = made {
+        let view = View {
+            store: store.to_owned(),
+            streams,
+            kind,
+        };
+        if let Err(error) = fill(&table.made, volume, &view) {
             table.views.remove(volume);
-            remove(&directory)?;
+            Inside::remove(base_of(store), volume)?;
             return Err(error);
         }
-        let store = store.to_owned();
-        table.views.insert(volume.clone(), View { store, streams });
-        Ok(directory)
+        table.views.insert(volume.clone(), view);
+        Ok(directory_of(store, volume))
     }
 
     /// Changes which streams an open view shows. A volume without one is left alone.
@@ -128,8 +148,12 @@ impl Views {
             return Ok(());
         };
         view.streams = streams;
-        let view = &table.views[volume];
-        fill(&table.made, volume, &view.store, &view.streams)
+        fill(&table.made, volume, &table.views[volume])
+    }
+
+    /// From now on nothing is linked into a volume's view. What is in it stays.
+    pub fn leave(&self, volume: &VolumeId) {
+        self.lock().views.remove(volume);
     }
 
     /// Removes a volume's view, also one that only lies on disk. None is no error.
@@ -139,7 +163,7 @@ impl Views {
     pub fn close(&self, volume: &VolumeId, store: &Path) -> Result<(), ViewError> {
         let mut table = self.lock();
         table.views.remove(volume);
-        remove(&directory_of(store, volume))
+        Inside::remove(base_of(store), volume)
     }
 
     /// Takes everything out of a view that nobody opened: its volume may still be mounted, and must not
@@ -152,10 +176,10 @@ impl Views {
         if table.views.contains_key(volume) {
             return Ok(());
         }
-        for path in names_in(&directory_of(store, volume))? {
-            remove(&path)?;
+        match Inside::open(base_of(store), volume)? {
+            Some(view) => view.empty(),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The volumes that have a view on disk under the base of `store`, open or not.
@@ -190,117 +214,99 @@ fn base_of(store: &Path) -> &Path {
     store.parent().and_then(Path::parent).unwrap_or(store)
 }
 
-/// The directory of an epoch below a view, or below the base.
-fn epoch_directory(below: &Path, store: &Path, key: EpochKey) -> PathBuf {
-    let namespace = store.strip_prefix(base_of(store)).unwrap_or(store);
-    below
-        .join(namespace)
-        .join(key.stream.to_string())
-        .join(key.epoch.to_string())
+/// The directory of a store below its base.
+fn namespace_of(store: &Path) -> &Path {
+    store.strip_prefix(base_of(store)).unwrap_or(store)
 }
 
-/// Makes the view's directory show exactly what was made of `streams`.
+impl View {
+    fn base(&self) -> &Path {
+        base_of(&self.store)
+    }
+
+    /// Where the view has what the store has.
+    fn namespace(&self) -> PathBuf {
+        let namespace = namespace_of(&self.store);
+        match self.kind {
+            Kind::Socket => namespace.to_owned(),
+            Kind::Aeron => below_node_dir(self.base()).join(namespace),
+        }
+    }
+}
+
+/// The last two directories of a base: `shm/2Mi` of `/run/tensorpool/shm/2Mi`.
+fn below_node_dir(base: &Path) -> &Path {
+    let node_dir = base.parent().and_then(Path::parent);
+    node_dir.map_or(base, |dir| base.strip_prefix(dir).unwrap_or(base))
+}
+
+/// Makes the view's directory show exactly what was made of its streams.
 fn fill(
     made: &BTreeSet<(PathBuf, EpochKey)>,
     volume: &VolumeId,
-    store: &Path,
-    streams: &BTreeSet<StreamId>,
+    view: &View,
 ) -> Result<(), ViewError> {
-    let view = directory_of(store, volume);
-    make(&base_of(store).join(DIRECTORY))?;
-    make(&view)?;
+    let inside = Inside::make(view.base(), volume)?;
     let wanted: BTreeSet<EpochKey> = made
         .iter()
-        .filter(|(of, key)| of == store && streams.contains(&key.stream))
+        .filter(|(of, key)| *of == view.store && view.streams.contains(&key.stream))
         .map(|(_, key)| *key)
         .collect();
-    let namespace = view.join(store.strip_prefix(base_of(store)).unwrap_or(store));
-    for path in names_in(&view)? {
-        // A driver that was killed may have left a socket under its temporary name.
-        if !namespace.starts_with(&path) && path != view.join(SOCKET) {
-            remove(&path)?;
-        }
+    let namespace = view.namespace();
+    // A driver that was killed may have left a socket under its temporary name.
+    let mut kept = vec![Path::new(SOCKET), namespace.as_path()];
+    if view.kind == Kind::Aeron {
+        kept.push(Path::new(AERON));
+        inside.make_directories(Path::new(AERON))?;
     }
-    for stream in names_in(&namespace)? {
-        for epoch in names_in(&stream)? {
-            let is_wanted = |key: &EpochKey| epoch_directory(&view, store, *key) == epoch;
-            if !wanted.iter().any(is_wanted) {
-                remove(&epoch)?;
-            }
-        }
-        // Stays where another epoch is in it.
-        let _stays = fs::remove_dir(&stream);
+    inside.keep_only(Path::new(""), |name| {
+        kept.iter().any(|kept| kept.starts_with(name))
+    })?;
+    for stream in inside.names(&namespace)? {
+        let below = namespace.join(&stream);
+        inside.keep_only(&below, |epoch| {
+            let is_it = |key: &&EpochKey| {
+                Path::new(&key.stream.to_string()) == Path::new(&stream)
+                    && Path::new(&key.epoch.to_string()) == epoch
+            };
+            wanted.iter().any(|key| is_it(&key))
+        })?;
+        inside.remove_if_empty(&below);
     }
-    wanted
-        .into_iter()
-        .try_for_each(|key| link(store, volume, key))
+    let mut wanted = wanted.into_iter();
+    wanted.try_for_each(|key| link_into(&inside, view, key))
 }
 
 /// Links the files of an epoch into a view. What is linked already stays.
-fn link(store: &Path, volume: &VolumeId, key: EpochKey) -> Result<(), ViewError> {
-    let files = epoch_directory(base_of(store), store, key);
-    let view = directory_of(store, volume);
-    let target = epoch_directory(&view, store, key);
-    let below: Vec<&Path> = target
-        .ancestors()
-        .take_while(|path| *path != view)
-        .collect();
-    below.into_iter().rev().try_for_each(make)?;
+fn link(view: &View, volume: &VolumeId, key: EpochKey) -> Result<(), ViewError> {
+    link_into(&Inside::make(view.base(), volume)?, view, key)
+}
+
+fn link_into(inside: &Inside, view: &View, key: EpochKey) -> Result<(), ViewError> {
+    let files = view.store.join(epoch_directory(key));
+    let target = view.namespace().join(epoch_directory(key));
     for file in names_in(&files)? {
-        let Some(name) = file.file_name() else {
-            continue;
-        };
-        let here = target.join(name);
-        match fs::hard_link(&file, &here) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !same_file(&file, &here).map_err(at("compare", &here))? {
-                    remove(&here)?;
-                    fs::hard_link(&file, &here).map_err(at("link", &here))?;
-                }
-            }
-            Err(error) => return Err(at("link", &here)(error)),
+        if let Some(name) = file.file_name() {
+            inside.link(&file, &target, name)?;
         }
     }
     Ok(())
 }
 
-fn unlink(store: &Path, volume: &VolumeId, key: EpochKey) -> Result<(), ViewError> {
-    let epoch = epoch_directory(&directory_of(store, volume), store, key);
-    remove(&epoch)?;
-    if let Some(stream) = epoch.parent() {
-        // Stays where another epoch is in it.
-        let _stays = fs::remove_dir(stream);
-    }
+fn unlink(view: &View, volume: &VolumeId, key: EpochKey) -> Result<(), ViewError> {
+    let Some(inside) = Inside::open(view.base(), volume)? else {
+        return Ok(());
+    };
+    let stream = view.namespace().join(key.stream.to_string());
+    let epoch = key.epoch.to_string();
+    inside.keep_only(&stream, |name| name != Path::new(&epoch))?;
+    inside.remove_if_empty(&stream);
     Ok(())
 }
 
-fn same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    let (one, other) = (fs::symlink_metadata(one)?, fs::symlink_metadata(other)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
-}
-
-/// One directory, with its mode whatever the umask is.
-fn make(path: &Path) -> Result<(), ViewError> {
-    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))
-            .map_err(at("set the mode of", path)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(at("make", path)(error)),
-    }
-}
-
-/// A file, a socket, or a directory with everything in it. What is not there is fine.
-fn remove(path: &Path) -> Result<(), ViewError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+/// Below a store's directory.
+fn epoch_directory(key: EpochKey) -> PathBuf {
+    Path::new(&key.stream.to_string()).join(key.epoch.to_string())
 }
 
 /// What lies in a directory, by name; nothing where there is none.

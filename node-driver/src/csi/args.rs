@@ -24,6 +24,14 @@ pub struct CsiArgs {
         default_value = "/run/tensorpool/shm"
     )]
     pub shm_dir: PathBuf,
+    /// Where the directory of the media driver is mounted, which pods on Aeron share
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TENSORPOOL_AERON_MOUNT",
+        default_value = "/run/tensorpool/aeron"
+    )]
+    pub aeron_dir: PathBuf,
     /// The driver's socket, in a directory that only this container and the driver's have
     #[arg(
         long,

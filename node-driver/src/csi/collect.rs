@@ -37,6 +37,8 @@ pub(super) async fn run(volumes: Arc<Volumes>) {
 async fn once(volumes: &Volumes) -> Result<(), Refusal> {
     // A driver that was started again has to hear whether kubelet knows us.
     volumes.driver.probe().await?;
+    let aeron = volumes.aeron_dir.clone();
+    blocking(move || place::sweep_aside(&aeron)).await?;
     let held = volumes.driver.list().await?;
     let mounts = blocking(place::mounts).await?;
     for volume in gone(&held, &mounts, kubelet_has) {
@@ -48,7 +50,7 @@ async fn once(volumes: &Volumes) -> Result<(), Refusal> {
         if is_mounted(&blocking(place::mounts).await?, &volume) {
             continue;
         }
-        volumes.driver.unpublish(&volume).await?;
+        volumes.release(&volume).await?;
         tracing::info!(%volume, "collected: it is mounted nowhere, and kubelet knows nothing of it");
     }
     Ok(())

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::calls::Counted;
 use crate::attachments::protocol::{
-    Answer, Code, Held, Publish, Question, Refusal, TalkError, hear, say,
+    Answer, Code, Held, Mounting, Publish, Question, Refusal, TalkError, hear, say,
 };
 use crate::attachments::volume::VolumeId;
 use crate::files::in_words;
@@ -56,25 +56,29 @@ impl Driver {
         }
     }
 
-    /// The base that holds the view of a volume that may be published.
+    /// The base that holds the view of a volume that may be published, and how it is mounted.
     ///
     /// # Errors
     /// [`Refusal`], in words for the pod's author.
-    pub(super) async fn publish(&self, publish: Publish) -> Result<String, Refusal> {
+    pub(super) async fn publish(&self, publish: Publish) -> Result<(String, Mounting), Refusal> {
         match self.ask(&Question::Publish(publish)).await? {
-            Answer::Prepared { base } if VolumeId::new(base.as_str()).is_ok() => Ok(base),
+            Answer::Prepared { base, mount } if VolumeId::new(base.as_str()).is_ok() => {
+                Ok((base, mount))
+            }
             other => Err(unexpected(&other)),
         }
     }
 
-    /// Lets go of a volume that is not mounted any more.
+    /// Lets go of a volume that is not mounted any more. The base that holds its view, if that has to be
+    /// removed before the driver is asked again.
     ///
     /// # Errors
     /// [`Refusal`]; asking again goes on.
-    pub(super) async fn unpublish(&self, volume: &VolumeId) -> Result<(), Refusal> {
+    pub(super) async fn unpublish(&self, volume: &VolumeId) -> Result<Option<String>, Refusal> {
         let volume = volume.to_string();
         match self.ask(&Question::Unpublish { volume }).await? {
-            Answer::Released => Ok(()),
+            Answer::Released => Ok(None),
+            Answer::Sweep { base } if VolumeId::new(base.as_str()).is_ok() => Ok(Some(base)),
             other => Err(unexpected(&other)),
         }
     }

@@ -1,7 +1,7 @@
-//! One mount of a directory, read-only from its first moment.
+//! One mount of a directory, as it shall be from its first moment.
 //!
-//! The directory is mounted nowhere at first (`open_tree`), made read-only there, and only then moved
-//! to its place: nobody ever sees it writable. No crate wraps `mount_setattr`, so this file calls it.
+//! The directory is mounted nowhere at first (`open_tree`), made read-only there where it shall be, and
+//! only then moved to its place: nobody ever sees it otherwise. No crate wraps `mount_setattr`, so this file calls it.
 //!
 //! Invariants that the one unsafe block relies on:
 //! - `[open]`: the descriptor is borrowed from an owner, so it is open during the call.
@@ -16,17 +16,26 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-/// A copy of the directory's mount that is not in any mount namespace yet, and can be written by
-/// nobody. It vanishes with the descriptor.
+/// Whether anything can be written through a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// By nobody.
+    Refused,
+    /// As the files' modes say.
+    Allowed,
+}
+
+/// A copy of the directory's mount that is not in any mount namespace yet. It vanishes with the
+/// descriptor.
 ///
 /// # Errors
 /// What the kernel says; `CAP_SYS_ADMIN` is needed.
-pub(super) fn read_only_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(super) fn tree(directory: BorrowedFd<'_>, writing: Writing) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(directory, "", flags)?;
-    make_read_only(tree.as_fd())?;
+    set_attributes(tree.as_fd(), writing)?;
     Ok(tree)
 }
 
@@ -35,19 +44,26 @@ pub(super) fn read_only_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// # Errors
 /// What the kernel says; nothing is mounted then.
 pub(super) fn place(tree: OwnedFd, target: &Path) -> io::Result<()> {
-    move_mount(
-        tree,
-        "",
-        CWD,
-        target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?;
-    Ok(())
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(tree, "", CWD, target, flags)?)
 }
 
-fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
+/// Puts such a copy over an open directory.
+///
+/// # Errors
+/// What the kernel says; nothing is mounted then.
+pub(super) fn place_over(tree: OwnedFd, directory: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, "", directory, "", flags)?)
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, writing: Writing) -> io::Result<()> {
+    let read_only = match writing {
+        Writing::Refused => libc::MOUNT_ATTR_RDONLY,
+        Writing::Allowed => 0,
+    };
     let wanted = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY
+        attr_set: read_only
             | libc::MOUNT_ATTR_NOSUID
             | libc::MOUNT_ATTR_NODEV
             | libc::MOUNT_ATTR_NOEXEC,

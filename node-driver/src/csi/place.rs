@@ -3,9 +3,10 @@
 //! Nothing is believed that mountinfo does not confirm. Whatever fails is undone before the error goes
 //! back; only empty directories are ever removed.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,10 +14,11 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::mount;
+use super::mount::{self, Writing};
 use super::mountinfo::{self, Mount};
-use crate::attachments::views;
+use crate::attachments::protocol::Mounting;
 use crate::attachments::volume::VolumeId;
+use crate::attachments::{sweep, views};
 
 /// Mounts that are taken from one place before something must be wrong.
 const STACKED: usize = 16;
@@ -28,8 +30,11 @@ const TARGET_MODE: u32 = 0o750;
 pub(super) enum Found {
     /// Nothing is mounted there.
     Nothing,
-    /// The volume's view, read-only.
-    View,
+    /// The volume's view, mounted so.
+    View(Mounting),
+    /// The volume's view, writable and without the media driver's directory: half of what an Aeron
+    /// producer gets.
+    Half,
 }
 
 /// Why a place could not be prepared, mounted or cleared.
@@ -95,10 +100,16 @@ pub(super) fn target(text: &str, kubelet_dir: &Path) -> Result<PathBuf, PlaceErr
 /// [`PlaceError::Foreign`] if it is neither nothing nor this volume's view.
 pub(super) fn look(volume: &VolumeId, target: &Path) -> Result<Found, PlaceError> {
     let mounts = mounts()?;
+    let has_aeron = mountinfo::at(&mounts, &target.join(views::AERON)).is_some();
     match mountinfo::at(&mounts, target) {
         None => Ok(Found::Nothing),
-        Some(mount) if mountinfo::shows_view(mount, volume) && mount.is_read_only() => {
-            Ok(Found::View)
+        Some(mount) if mountinfo::shows_view(mount, volume) => {
+            Ok(match (mount.is_read_only(), has_aeron) {
+                (true, false) => Found::View(Mounting::ReadOnly),
+                (true, true) => Found::View(Mounting::AeronConsumer),
+                (false, true) => Found::View(Mounting::AeronProducer),
+                (false, false) => Found::Half,
+            })
         }
         Some(mount) => Err(PlaceError::Foreign {
             target: target.to_owned(),
@@ -108,22 +119,22 @@ pub(super) fn look(volume: &VolumeId, target: &Path) -> Result<Found, PlaceError
     }
 }
 
+/// What a volume's mounts are made of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// The base that holds the view.
+    pub(super) base: PathBuf,
+    /// The media driver's directory.
+    pub(super) aeron: PathBuf,
+    /// How they are mounted.
+    pub(super) mounting: Mounting,
+}
+
 /// Mounts the view of a volume. Nothing is left where it fails.
 ///
 /// # Errors
 /// [`PlaceError`].
-pub(super) fn fill(base: &Path, volume: &VolumeId, target: &Path) -> Result<(), PlaceError> {
-    let view = base.join(views::DIRECTORY).join(volume.as_str());
-    // The view is made by an unprivileged process: no link of its making leads this one elsewhere.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = openat2(CWD, base, flags, Mode::empty(), ResolveFlags::empty());
-    let opened = opened.map_err(|errno| io_at("open the base", base)(errno.into()))?;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let below = Path::new(views::DIRECTORY).join(volume.as_str());
-    let directory = openat2(&opened, below, flags, Mode::empty(), beneath);
-    let directory = directory.map_err(|errno| io_at("open the view", &view)(errno.into()))?;
-    let tree = mount::read_only_tree(directory.as_fd())
-        .map_err(io_at("make a read-only mount of", &view))?;
+pub(super) fn fill(plan: &Plan, volume: &VolumeId, target: &Path) -> Result<(), PlaceError> {
     let parent = target.parent().unwrap_or(target);
     let mut builder = DirBuilder::new();
     builder.mode(TARGET_MODE);
@@ -135,15 +146,14 @@ pub(super) fn fill(base: &Path, volume: &VolumeId, target: &Path) -> Result<(), 
         }
         Ok(()) | Err(_) => {}
     }
-    let placed = mount::place(tree, target)
-        .map_err(io_at("mount the view at", target))
-        .and_then(|()| match look(volume, target)? {
-            Found::View => Ok(()),
-            Found::Nothing => Err(PlaceError::NotSo {
-                target: target.to_owned(),
-                unlike: "is not mounted",
-            }),
-        });
+    let wanted = Found::View(plan.mounting);
+    let placed = place(plan, volume, target).and_then(|()| match look(volume, target)? {
+        found if found == wanted => Ok(()),
+        Found::Nothing | Found::Half | Found::View(_) => Err(PlaceError::NotSo {
+            target: target.to_owned(),
+            unlike: "is not mounted as it shall be",
+        }),
+    });
     if let Err(error) = placed {
         if let Err(left) = clear(target) {
             tracing::error!(
@@ -156,24 +166,110 @@ pub(super) fn fill(base: &Path, volume: &VolumeId, target: &Path) -> Result<(), 
     Ok(())
 }
 
-/// Takes away what is mounted at `target`, and the directory. What is not there is no error.
+/// The view, and over its directory `aeron` the media driver's.
+fn place(plan: &Plan, volume: &VolumeId, target: &Path) -> Result<(), PlaceError> {
+    let view = plan.base.join(views::DIRECTORY).join(volume.as_str());
+    let directory = open_view(&plan.base, volume)?;
+    let writing = if plan.mounting.is_writable() {
+        Writing::Allowed
+    } else {
+        Writing::Refused
+    };
+    let aeron = match plan.mounting.has_aeron() {
+        false => None,
+        true => {
+            let opened = openat2(CWD, &plan.aeron, PATH, Mode::empty(), ResolveFlags::empty());
+            let opened = opened.map_err(|errno| io_at("open", &plan.aeron)(errno.into()))?;
+            let tree = mount::tree(opened.as_fd(), Writing::Allowed);
+            Some(tree.map_err(io_at("make a mount of", &plan.aeron))?)
+        }
+    };
+    let tree = mount::tree(directory.as_fd(), writing);
+    let tree = tree.map_err(io_at("make a mount of", &view))?;
+    mount::place(tree, target).map_err(io_at("mount the view at", target))?;
+    let Some(aeron) = aeron else { return Ok(()) };
+    let here = target.join(views::AERON);
+    let mounted = openat2(CWD, target, PATH, Mode::empty(), ResolveFlags::empty());
+    let mounted = mounted.map_err(|errno| io_at("open", target)(errno.into()))?;
+    let below = openat2(&mounted, views::AERON, PATH, Mode::empty(), BENEATH);
+    let below = below.map_err(|errno| io_at("open", &here)(errno.into()))?;
+    mount::place_over(aeron, below.as_fd())
+        .map_err(io_at("mount the media driver's directory at", &here))
+}
+
+const PATH: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+/// The view is made by an unprivileged process: no link of its making leads this one elsewhere.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+fn open_view(base: &Path, volume: &VolumeId) -> Result<OwnedFd, PlaceError> {
+    let view = base.join(views::DIRECTORY).join(volume.as_str());
+    let opened = openat2(CWD, base, PATH, Mode::empty(), ResolveFlags::empty());
+    let opened = opened.map_err(|errno| io_at("open the base", base)(errno.into()))?;
+    let below = Path::new(views::DIRECTORY).join(volume.as_str());
+    openat2(&opened, below, PATH, Mode::empty(), BENEATH)
+        .map_err(|errno| io_at("open the view", &view)(errno.into()))
+}
+
+/// Removes the view of a volume, whatever a pod left there. The volume is mounted nowhere any more.
+///
+/// # Errors
+/// [`PlaceError`]; calling it again goes on.
+pub(super) fn sweep(base: &Path, volume: &VolumeId) -> Result<(), PlaceError> {
+    let view = base.join(views::DIRECTORY).join(volume.as_str());
+    let opened = openat2(CWD, base, PATH, Mode::empty(), ResolveFlags::empty());
+    let opened = opened.map_err(|errno| io_at("open the base", base)(errno.into()))?;
+    let views = sweep::open_beneath(opened.as_fd(), Path::new(views::DIRECTORY));
+    let views = views.map_err(|errno| io_at("open the directory above", &view)(errno.into()))?;
+    sweep::remove(views.as_fd(), OsStr::new(volume.as_str())).map_err(io_at("remove", &view))
+}
+
+/// Removes what was moved aside in the media driver's directory because pods may have left there what
+/// the media driver cannot remove.
+///
+/// # Errors
+/// [`PlaceError`]; calling it again goes on.
+pub(super) fn sweep_aside(aeron: &Path) -> Result<(), PlaceError> {
+    let opened = match fs::File::open(aeron) {
+        // No Aeron on this node.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(io_at("open", aeron))?,
+    };
+    for name in sweep::names(opened.as_fd()).map_err(io_at("list", aeron))? {
+        if sweep::is_aside(&name) {
+            let path = aeron.join(&name);
+            sweep::remove(opened.as_fd(), &name).map_err(io_at("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what is mounted at `target` and below, and the directory. What is not there is no error.
 ///
 /// # Errors
 /// [`PlaceError`]; calling it again goes on.
 pub(super) fn clear(target: &Path) -> Result<(), PlaceError> {
     for _ in 0..STACKED {
-        if mountinfo::at(&mounts()?, target).is_none() {
+        // The deepest first, and of several at one place the one that is seen.
+        let mounts = mounts()?;
+        let inside = mounts.iter().filter(|it| it.point.starts_with(target));
+        let last = inside.max_by_key(|it| it.point.components().count());
+        let Some(last) = last else {
             return match fs::remove_dir(target) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(io_at("remove the directory", target)(error))
                 }
                 Ok(()) | Err(_) => Ok(()),
             };
-        }
-        match unmount(target, UnmountFlags::NOFOLLOW) {
+        };
+        match unmount(&last.point, UnmountFlags::NOFOLLOW) {
             // EINVAL: it went meanwhile, which the next look shows.
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(errno) => return Err(io_at("unmount", target)(errno.into())),
+            Err(errno) => return Err(io_at("unmount", &last.point)(errno.into())),
         }
     }
     Err(PlaceError::NotSo {

@@ -2,13 +2,14 @@
 //!
 //! Each runs to its end even if kubelet gives up waiting, so that nothing stays half done.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::driver::Driver;
-use super::place::{self, Found, PlaceError};
+use super::place::{self, Found, PlaceError, Plan};
 use super::turns::{Turn, Turns};
-use crate::attachments::protocol::{Code, Publish, Refusal};
+use crate::attachments::protocol::{Code, Mounting, Publish, Refusal};
 use crate::attachments::volume::VolumeId;
 use crate::files::in_words;
 
@@ -18,6 +19,7 @@ pub(super) struct Volumes {
     pub(super) driver: Driver,
     pub(super) kubelet_dir: PathBuf,
     pub(super) shm_dir: PathBuf,
+    pub(super) aeron_dir: PathBuf,
     pub(super) turns: Turns,
 }
 
@@ -53,34 +55,63 @@ impl Volumes {
             let _turn = turn;
             tracing::info!(%volume, target = %target.display(), "unpublishing");
             blocking(move || place::clear(&target)).await?;
-            self.driver.unpublish(&volume).await
+            self.release(&volume).await
         })
         .await
     }
 
+    /// Lets the driver forget a volume that is mounted nowhere, and removes what only this process can.
+    ///
+    /// # Errors
+    /// [`Refusal`]; calling it again goes on.
+    pub(super) async fn release(&self, volume: &VolumeId) -> Result<(), Refusal> {
+        // One view for each page size at most.
+        for _ in 0..4 {
+            let Some(base) = self.driver.unpublish(volume).await? else {
+                return Ok(());
+            };
+            let (base, volume) = (self.shm_dir.join(base), volume.clone());
+            blocking(move || place::sweep(&base, &volume)).await?;
+        }
+        let text = format!("the driver does not see that the view of volume {volume} was removed");
+        Err(Refusal::new(Code::Internal, text))
+    }
+
     async fn publish_in_turn(&self, volume: &VolumeId, wanted: Publish) -> Result<(), Refusal> {
         let (looked_for, target) = (volume.clone(), wanted.target_path.clone());
-        match blocking(move || place::look(&looked_for, &target)).await? {
-            Found::View => {
+        let found = blocking(move || place::look(&looked_for, &target)).await?;
+        let target = wanted.target_path.clone();
+        match (found, may_be(&wanted.attributes)) {
+            (Found::View(mounting), wanted_mounting) if mounting == wanted_mounting => {
                 self.tell_of_mounted(volume, wanted).await;
                 return Ok(());
             }
-            Found::Nothing => {}
+            (Found::Nothing, _) => {}
+            // A predecessor that was killed between two mounts; kubelet has not heard of it.
+            (Found::Half, Mounting::AeronProducer)
+            | (Found::View(Mounting::ReadOnly), Mounting::AeronConsumer) => {
+                let target = target.clone();
+                blocking(move || place::clear(&target)).await?;
+            }
+            (Found::Half | Found::View(_), _) => return Err(otherwise(volume, &target)),
         }
-        let target = wanted.target_path.clone();
-        let base = self.driver.publish(wanted).await?;
-        let base = self.shm_dir.join(base);
+        let (base, mounting) = self.driver.publish(wanted).await?;
+        let plan = Plan {
+            base: self.shm_dir.join(base),
+            aeron: self.aeron_dir.clone(),
+            mounting,
+        };
         let filled = {
             let (volume, target) = (volume.clone(), target.clone());
-            blocking(move || place::fill(&base, &volume, &target)).await
+            blocking(move || place::fill(&plan, &volume, &target)).await
         };
         if let Err(error) = filled {
-            if let Err(left) = self.driver.unpublish(volume).await {
+            if let Err(left) = self.release(volume).await {
                 tracing::warn!(%volume, error = %left, "the driver holds a volume that is not mounted; it is collected later");
             }
             return Err(error);
         }
-        tracing::info!(%volume, target = %target.display(), "published");
+        tracing::info!(%volume, target = %target.display(), ?mounting, "published");
         Ok(())
     }
 
@@ -91,12 +122,31 @@ impl Volumes {
             ..wanted
         });
         match told.await {
-            Ok(_base) => tracing::debug!(%volume, "published already"),
+            Ok(_prepared) => tracing::debug!(%volume, "published already"),
             Err(error) => {
                 tracing::warn!(%volume, error = %error, "published already; the driver could not be told");
             }
         }
     }
+}
+
+/// How a volume is mounted if the driver allows what its author wrote. The driver decides; this says only
+/// whether what is mounted may be what is wanted.
+fn may_be(attributes: &BTreeMap<String, String>) -> Mounting {
+    let attribute = |key: &str| attributes.get(key).map(String::as_str);
+    match (attribute("transport"), attribute("access")) {
+        (Some("aeron"), Some("produce")) => Mounting::AeronProducer,
+        (Some("aeron"), _) => Mounting::AeronConsumer,
+        _ => Mounting::ReadOnly,
+    }
+}
+
+fn otherwise(volume: &VolumeId, target: &Path) -> Refusal {
+    let text = format!(
+        "volume {volume} is mounted at {} otherwise than the pod wants it: unmount it on the node",
+        target.display()
+    );
+    Refusal::new(Code::FailedPrecondition, text)
 }
 
 /// Whether kubelet still has something of a volume: what it keeps beside the place of the mount.

@@ -105,6 +105,7 @@ async fn serve(args: &CsiArgs) -> Result<(), CsiError> {
         driver: driver.clone(),
         kubelet_dir: args.kubelet_dir.clone(),
         shm_dir: args.shm_dir.clone(),
+        aeron_dir: args.aeron_dir.clone(),
         turns: turns.clone(),
     });
     // What a predecessor left says that this one is ready, which it is not yet.

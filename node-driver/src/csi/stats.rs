@@ -26,8 +26,8 @@ pub(super) async fn usage(volume: VolumeId, path: PathBuf) -> Result<VolumeUsage
     let not_here = format!("volume {volume} is not mounted at {}", path.display());
     let measured = blocking(move || {
         Ok(match place::look(&volume, &path) {
-            Ok(Found::View) => Some(measure(&path)),
-            Ok(Found::Nothing) | Err(_) => None,
+            Ok(Found::View(_)) => Some(measure(&path)),
+            Ok(Found::Nothing | Found::Half) | Err(_) => None,
         })
     });
     match measured.await {

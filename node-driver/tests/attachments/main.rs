@@ -88,9 +88,9 @@ fn what_is_not_allowed_is_refused_in_words(rig: &Rig<'_>) {
             "node n1 has no TensorStream vision/no-such-stream",
         ),
         (
-            good.with("transport", "aeron"),
-            Code::FailedPrecondition,
-            "the class default of TensorStream vision/camera has sockets only",
+            good.clone().with("transport", "aeron"),
+            Code::PermissionDenied,
+            "service account vision/viewer may not `aeron` TensorStream vision/camera",
         ),
         (
             Wanted::produce("camera").with("csi.storage.k8s.io/serviceAccount.name", "viewer"),
@@ -103,6 +103,12 @@ fn what_is_not_allowed_is_refused_in_words(rig: &Rig<'_>) {
         assert_eq!(refused.code(), code, "{}", refused.message());
         assert!(refused.message().contains(words), "{}", refused.message());
     }
+    rig.allow("viewer", "aeron");
+    let refused = rig.publish("refused", &good.with("transport", "aeron"));
+    let refused = refused.expect_err("it is refused");
+    let words = "the class default of TensorStream vision/camera has sockets only";
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains(words), "{}", refused.message());
     assert!(!rig.kubelet.target("refused").exists());
     assert_eq!(rig.views(), Vec::<String>::new());
     assert_eq!(rig.records(), Vec::<String>::new());

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tensorpool_driver_core::EpochKey;
 use tensorpool_node_driver::attachments::calls::Calls;
 use tensorpool_node_driver::attachments::protocol::{
-    Answer, Held, Publish, Question, Refusal, hear, say,
+    Answer, Held, Mounting, Publish, Question, Refusal, hear, say,
 };
-use tensorpool_node_driver::attachments::views::Views;
+use tensorpool_node_driver::attachments::views::{Kind as ViewKind, Views, directory_of};
 use tensorpool_node_driver::attachments::volume::VolumeId;
 use tensorpool_shm::{CreatedEpoch, Creator, EpochStore, Permissions, StoreOptions, StreamLayout};
 use tensorpool_transport::socket::{Limits, SocketServer};
@@ -110,9 +110,9 @@ impl Base {
             .join(key.epoch.to_string())
     }
 
-    fn open(&self, volume: &VolumeId) {
+    fn open(&self, volume: &VolumeId, kind: ViewKind) {
         let streams = BTreeSet::from([StreamId(1)]);
-        let view = self.views.open(volume, self.store.path(), streams);
+        let view = self.views.open(volume, self.store.path(), streams, kind);
         let view = view.expect("a view can be made");
         let (end, ended) = channel::<()>();
         let (ready, is_ready) = channel();
@@ -125,6 +125,11 @@ impl Base {
         let listening = is_ready.recv().expect("the thread runs");
         listening.expect("a socket can be made in a view");
         self.sockets.lock().expect("no test panics here").push(end);
+    }
+
+    /// Whether the view of a volume lies there.
+    pub(crate) fn has_view(&self, volume: &VolumeId) -> bool {
+        directory_of(self.store.path(), volume).exists()
     }
 
     fn close(&self, volume: &VolumeId) {
@@ -242,6 +247,23 @@ async fn serve(listener: UnixListener, state: Arc<Mutex<State>>, base: Option<Ar
     }
 }
 
+/// How a volume is mounted that asks for this.
+fn mounting(wanted: &Publish) -> Mounting {
+    let attribute = |key: &str| wanted.attributes.get(key).map(String::as_str);
+    match (attribute("transport"), attribute("access")) {
+        (Some("aeron"), Some("produce")) => Mounting::AeronProducer,
+        (Some("aeron"), _) => Mounting::AeronConsumer,
+        _ => Mounting::ReadOnly,
+    }
+}
+
+fn kind_of_view(mounting: Mounting) -> ViewKind {
+    match mounting {
+        Mounting::ReadOnly => ViewKind::Socket,
+        Mounting::AeronConsumer | Mounting::AeronProducer => ViewKind::Aeron,
+    }
+}
+
 fn kind_of(question: &Question) -> Option<Kind> {
     match question {
         Question::Publish(_) => Some(Kind::Publish),
@@ -263,23 +285,37 @@ fn answer(question: &Question, state: &Mutex<State>, base: Option<&Base>) -> Opt
             (None, Some(base)) => {
                 let volume = VolumeId::new(wanted.volume.as_str()).expect("csi checks ids");
                 state.held.entry(volume).or_insert_with_key(|volume| {
-                    base.open(volume);
+                    base.open(volume, kind_of_view(mounting(wanted)));
                     wanted.clone()
                 });
                 Answer::Prepared {
                     base: base.name.clone(),
+                    mount: mounting(wanted),
                 }
             }
             (None, None) => panic!("this test has no base to publish from"),
         },
         Question::Unpublish { volume } => {
             let volume = VolumeId::new(volume.as_str()).expect("csi checks ids");
-            if state.held.remove(&volume).is_some()
-                && let Some(base) = base
-            {
-                base.close(&volume);
+            let held = state.held.get(&volume).map(mounting);
+            match base {
+                // As the driver does where a pod could write.
+                Some(base) if held.is_some_and(Mounting::is_writable) && base.has_view(&volume) => {
+                    base.views.leave(&volume);
+                    Answer::Sweep {
+                        base: base.name.clone(),
+                    }
+                }
+                Some(base) => {
+                    state.held.remove(&volume);
+                    base.close(&volume);
+                    Answer::Released
+                }
+                None => {
+                    state.held.remove(&volume);
+                    Answer::Released
+                }
             }
-            Answer::Released
         }
         Question::List => Answer::Volumes {
             volumes: state

@@ -106,6 +106,8 @@ impl Kubelet {
             .arg(self.root())
             .arg("--shm-dir")
             .arg(self.shm_dir())
+            .arg("--aeron-dir")
+            .arg(self.node_dir().join("aeron"))
             .arg("--internal-socket")
             .arg(self.internal_socket())
             .stdin(Stdio::null())
@@ -134,6 +136,25 @@ impl Kubelet {
 
     pub(crate) async fn registration(&self) -> RegistrationClient<Channel> {
         RegistrationClient::new(dial(&self.registration_socket()).await)
+    }
+
+    /// Publishes a volume with `transport: aeron` as kubelet does, and returns its answer.
+    pub(crate) fn publish_on_aeron(
+        &self,
+        pod: &str,
+        volume: &str,
+        access: &str,
+    ) -> Result<(), Status> {
+        self.note(pod, volume);
+        let mut request = self.request(pod, volume);
+        request.readonly = access != "produce";
+        for (key, value) in [("transport", "aeron"), ("access", access)] {
+            request
+                .volume_context
+                .insert(key.to_owned(), value.to_owned());
+        }
+        self.block_on(async { self.node().await.node_publish_volume(request).await })?;
+        Ok(())
     }
 
     /// Publishes a volume as kubelet does, and returns its answer.

@@ -3,6 +3,7 @@
 //! The test is kubelet (`kubelet`) and stands in for the driver next door (`driver`), with real views
 //! of real regions. What mounts something runs in a mount namespace of its own, as root.
 
+mod aeron;
 mod driver;
 mod inside;
 mod kubelet;

@@ -1,3 +1,5 @@
+mod aeron;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,6 +27,8 @@ use crate::control::{self, Closed, Command, Commands};
 enum Rbac {
     Allows,
     Denies,
+    /// All but the verb `aeron`.
+    DeniesAeron,
     /// 503.
     Away,
 }
@@ -96,6 +100,11 @@ fn answer(connection: TcpStream, rbac: &StdMutex<Rbac>, reviews: &AtomicUsize) {
             match *rbac.lock().unwrap() {
                 Rbac::Allows => ("201 Created", review(true)),
                 Rbac::Denies => ("201 Created", review(false)),
+                Rbac::DeniesAeron => {
+                    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                    let verb = &body["spec"]["resourceAttributes"]["verb"];
+                    ("201 Created", review(verb != "aeron"))
+                }
                 Rbac::Away => ("503 Service Unavailable", "{}".to_owned()),
             }
         } else {
@@ -203,7 +212,14 @@ impl Rig {
         let done = duty_cycle(commands);
         let (records, _) = Records::open(dir.path()).unwrap();
         let stores = BTreeMap::from([("4Ki".to_owned(), store)]);
-        let table = Table::new("n1".into(), stores, Views::default(), control, records);
+        let table = Table::new(
+            "n1".into(),
+            stores,
+            Views::default(),
+            control,
+            Some("/run/tensorpool/aeron/media".into()),
+            records,
+        );
         let (slot, policy) = policy_channel();
         let (surroundings, _) = watch::channel(Surroundings::default());
         let keeper = Keeper {
@@ -228,8 +244,12 @@ impl Rig {
         rig
     }
 
-    /// A policy with these streams.
+    /// A policy with these streams, of a class with sockets only.
     fn follow(&self, streams: &[(&str, u32)]) {
+        self.follow_with(streams, &["Socket"]);
+    }
+
+    fn follow_with(&self, streams: &[(&str, u32)], transports: &[&str]) {
         let streams = streams.iter().map(|(name, id)| {
             serde_json::json!({
                 "namespace": "vision", "name": name, "uid": "u", "streamId": id,
@@ -242,7 +262,7 @@ impl Rig {
             "policyRevision": "1", "streams": streams.collect::<Vec<_>>(),
             "pools": [{
                 "className": "default", "pageSize": "4Ki", "sizeBytes": 67_108_864,
-                "transports": ["Socket"], "domain": "default",
+                "transports": transports, "domain": "default",
             }],
         });
         let spec: TensorPoolNodeSpec = serde_json::from_value(spec).unwrap();
@@ -260,9 +280,14 @@ impl Rig {
     }
 
     async fn publish(&self) -> Answer {
+        self.publish_as("consume", "socket").await
+    }
+
+    async fn publish_as(&self, access: &str, transport: &str) -> Answer {
         let attributes = [
             ("stream", "camera"),
-            ("access", "consume"),
+            ("access", access),
+            ("transport", transport),
             ("csi.storage.k8s.io/ephemeral", "true"),
             ("csi.storage.k8s.io/pod.name", "viewer-0"),
             ("csi.storage.k8s.io/pod.namespace", "vision"),
@@ -273,7 +298,7 @@ impl Rig {
         let wanted = Publish {
             volume: "csi-1".into(),
             target_path: "/k/pods/1/volumes/kubernetes.io~csi/v/mount".into(),
-            read_only: true,
+            read_only: (access, transport) != ("produce", "aeron"),
             attributes: attributes.into(),
             already_mounted: false,
         };
@@ -315,6 +340,7 @@ fn consumer_of(stream: Option<u32>) -> Access {
 fn prepared() -> Answer {
     Answer::Prepared {
         base: PageSize::Base.name().into(),
+        mount: Mounting::ReadOnly,
     }
 }
 
@@ -472,8 +498,13 @@ fn a_view_whose_record_is_gone_is_emptied_and_offered_for_collection() {
         let list = next.keeper.answer(Question::List).await;
         assert_eq!(list, Answer::Volumes { volumes });
         let released = next.keeper.answer(Question::Unpublish { volume }).await;
+        // Nobody knows what a pod could do there.
+        let base = "4Ki".to_owned();
+        assert_eq!(released, Answer::Sweep { base });
+        std::fs::remove_dir(next.view()).unwrap();
+        let volume = "csi-1".to_owned();
+        let released = next.keeper.answer(Question::Unpublish { volume }).await;
         assert_eq!(released, Answer::Released);
-        assert!(!next.view().exists());
     });
 }
 

@@ -1,3 +1,5 @@
+use std::os::unix::fs::{MetadataExt, symlink};
+
 use tensorpool_wire::Epoch;
 
 use super::*;
@@ -34,8 +36,12 @@ impl Base {
     }
 
     fn open(&self, name: &str, streams: &[u32]) -> PathBuf {
+        self.open_as(name, streams, Kind::Socket)
+    }
+
+    fn open_as(&self, name: &str, streams: &[u32], kind: Kind) -> PathBuf {
         let streams = streams.iter().map(|id| StreamId(*id)).collect();
-        let opened = self.views.open(&volume(name), &self.store, streams);
+        let opened = self.views.open(&volume(name), &self.store, streams, kind);
         opened.unwrap()
     }
 }
@@ -83,7 +89,8 @@ fn a_view_holds_its_own_streams_and_nothing_else() {
     assert_eq!(files(&view), of(1, 5));
     let original = base.store.join("1/5/header.ring");
     let linked = view.join("tensorpool-k8s/default/1/5/header.ring");
-    assert!(same_file(&original, &linked).unwrap());
+    let inode = |path| fs::metadata(path).unwrap().ino();
+    assert_eq!(inode(original), inode(linked));
 }
 
 #[test]
@@ -167,17 +174,23 @@ fn a_view_that_is_open_is_not_emptied() {
 fn a_view_that_cannot_be_made_leaves_nothing_and_says_where() {
     let base = Base::new();
     let key = base.make(1, 5);
-    let in_the_way = directory_of(&base.store, &volume("a"));
-    fs::create_dir_all(&in_the_way).unwrap();
-    fs::write(in_the_way.join("tensorpool-k8s"), "a file").unwrap();
+    let view = directory_of(&base.store, &volume("a"));
+    // A directory has no hard links.
+    let not_a_file = base.store.join("1/5/not-a-file");
+    fs::create_dir(&not_a_file).unwrap();
     let error = base
         .views
-        .open(&volume("a"), &base.store, BTreeSet::from([key.stream]))
+        .open(
+            &volume("a"),
+            &base.store,
+            BTreeSet::from([key.stream]),
+            Kind::Socket,
+        )
         .unwrap_err();
-    assert!(error.to_string().contains("tensorpool-k8s"), "{error}");
-    assert!(!in_the_way.exists());
+    assert!(error.to_string().contains("not-a-file"), "{error}");
+    assert!(!view.exists());
     base.make(1, 6);
-    assert!(!in_the_way.exists(), "the volume has no view");
+    assert!(!view.exists(), "the volume has no view");
 }
 
 #[test]
@@ -189,4 +202,49 @@ fn everybody_may_pass_through_a_view() {
         let mode = fs::metadata(directory).unwrap().mode();
         assert_eq!(mode & 0o7777, 0o755, "{}", directory.display());
     }
+}
+
+#[test]
+fn a_view_for_aeron_has_the_files_where_the_announced_paths_lead() {
+    let node = tempfile::tempdir().unwrap();
+    let store = node.path().join("shm/4Ki/tensorpool-k8s/default");
+    fs::create_dir_all(&store).unwrap();
+    let base = Base {
+        _dir: node,
+        store,
+        views: Views::default(),
+    };
+    base.make(1, 5);
+    let view = base.open_as("a", &[1], Kind::Aeron);
+    let below = |stream, epoch| -> Vec<String> {
+        let files = of(stream, epoch).into_iter();
+        files.map(|file| format!("shm/4Ki/{file}")).collect()
+    };
+    assert_eq!(files(&view), below(1, 5));
+    assert!(view.join(AERON).is_dir());
+
+    base.make(1, 6);
+    base.views.epoch_goes(&base.store, key(1, 5));
+    assert_eq!(files(&view), below(1, 6));
+    assert_eq!(base.open_as("a", &[], Kind::Aeron), view);
+    assert_eq!(files(&view), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_pod_that_may_write_left_leads_nobody_elsewhere() {
+    let (base, other) = (Base::new(), tempfile::tempdir().unwrap());
+    base.make(1, 5);
+    let view = base.open_as("a", &[1], Kind::Aeron);
+    let shm = view.join(base.store.ancestors().nth(3).unwrap().file_name().unwrap());
+    fs::remove_dir_all(&shm).unwrap();
+    symlink(other.path(), &shm).unwrap();
+    fs::write(view.join("mine"), "").unwrap();
+
+    base.make(1, 6);
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+    base.open_as("a", &[1], Kind::Aeron);
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+    assert_eq!(files(&view).len(), 4, "both epochs, and nothing else");
+    base.views.close(&volume("a"), &base.store).unwrap();
+    assert!(!view.exists());
 }

@@ -111,7 +111,7 @@ impl Node {
         let volume = VolumeId::new(format!("csi-{number}")).expect("a volume id");
         let view = self
             .views
-            .open(&volume, &store, [CAMERA].into())
+            .open(&volume, &store, [CAMERA].into(), views::Kind::Socket)
             .expect("a view");
         let opening = Opening {
             attachment: AttachmentId(number),
