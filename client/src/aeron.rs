@@ -74,6 +74,9 @@ mod way {
     }
 
     impl AeronWay {
+        /// Whether a build has this way.
+        pub(crate) const IS_BUILT: bool = true;
+
         /// Opens every publication and subscription of a client. Waits for the media driver's answers,
         /// 2 s at most.
         pub(crate) fn open(dir: &Path, options: &AeronOptions) -> Result<Self, AttachError> {
@@ -138,6 +141,8 @@ mod way {
     pub(crate) enum AeronWay {}
 
     impl AeronWay {
+        pub(crate) const IS_BUILT: bool = false;
+
         pub(crate) fn open(dir: &Path, _options: &AeronOptions) -> Result<Self, AttachError> {
             Err(AttachError::AeronNotBuilt {
                 dir: dir.to_owned(),

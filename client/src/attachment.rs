@@ -156,8 +156,9 @@ impl Attachment {
         let mut events = std::mem::take(&mut self.link_events);
         for event in events.drain(..) {
             match event {
-                LinkEvent::Up { stream } => {
+                LinkEvent::Up { stream, clients } => {
                     self.lease.set_stream(stream);
+                    self.lease.set_client_ids(clients);
                     self.duty.on_link_up(now, stream, &mut self.link);
                     self.step(now, LeaseEvent::LinkUp);
                 }

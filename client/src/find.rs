@@ -11,6 +11,8 @@ pub(crate) mod volume;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::lease::ClientIds;
+
 /// The file name of a driver's socket.
 const SOCKET_NAME: &str = "driver.sock";
 /// Where volumes are mounted and where a root driver has its socket.
@@ -218,5 +220,26 @@ impl Rebase {
             .strip_prefix("base=")
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
+    }
+}
+
+/// A volume's place on Aeron, as its driver tells on the volume's socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AeronPlace {
+    /// The media driver's directory.
+    pub(crate) dir: PathBuf,
+    /// The client ids that count there.
+    pub(crate) clients: ClientIds,
+}
+
+impl AeronPlace {
+    /// The place among a discovery result's tags; `None` for a volume with a socket only.
+    // spec: X-2-75
+    pub(crate) fn of_tags(tags: &[String]) -> Option<Self> {
+        let tag = |name: &str| tags.iter().find_map(|tag| tag.strip_prefix(name));
+        let (first, last) = tag("client_ids=")?.split_once('-')?;
+        let clients = ClientIds::new(first.parse().ok()?, last.parse().ok()?)?;
+        let dir = PathBuf::from(tag("aeron_dir=")?);
+        dir.is_absolute().then_some(Self { dir, clients })
     }
 }

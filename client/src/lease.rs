@@ -23,7 +23,7 @@ use tensorpool_wire::{
 
 pub use action::{AttachFailure, LeaseAction, LeaseEnd, LeaseEvent, Retry};
 pub use grant::{Grant, GrantError};
-pub use options::{LeaseOptions, LeaseRole, LeaseTimings};
+pub use options::{ClientIds, LeaseOptions, LeaseRole, LeaseTimings};
 
 use phase::{Attempt, Carried, Phase};
 use random::Random;
@@ -41,6 +41,8 @@ pub struct LeaseMachine {
     next_correlation: i64,
     /// The id of the next attach, kept while it may be used again.
     client: Option<ClientId>,
+    /// The ids that it may choose from; any where there is none.
+    client_ids: Option<ClientIds>,
     random: Random,
 }
 
@@ -64,6 +66,7 @@ impl LeaseMachine {
             failures: 0,
             next_correlation,
             client,
+            client_ids: None,
             random,
         }
     }
@@ -78,6 +81,15 @@ impl LeaseMachine {
     /// that is held, or asked for, keeps its own.
     pub const fn set_stream(&mut self, stream: StreamId) {
         self.options.stream = stream;
+    }
+
+    /// Names the ids from which the next attach's is chosen; `None`: from all. An id that was fixed stays.
+    // spec: X-2-73
+    pub fn set_client_ids(&mut self, ids: Option<ClientIds>) {
+        if self.client_ids != ids && self.chooses_client_id() {
+            self.client = None;
+        }
+        self.client_ids = ids;
     }
 
     /// The lease whose memory may be used now: the attached one, or the one of a lost driver until

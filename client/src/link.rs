@@ -20,6 +20,7 @@ use crate::consumer::ConsumerShared;
 use crate::error::AttachError;
 use crate::find::volume::Access;
 use crate::find::{Candidate, Looked, Rebase, Surroundings};
+use crate::lease::ClientIds;
 use crate::producer::ProducerShared;
 use crate::stats::MessageCounters;
 
@@ -106,8 +107,13 @@ pub(crate) struct Inbound {
 /// What happened to the way.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    /// It is up; `stream` is what the key stands for there.
-    Up { stream: StreamId },
+    /// It is up.
+    Up {
+        /// What the key stands for there.
+        stream: StreamId,
+        /// The client ids that count there, where not all do.
+        clients: Option<ClientIds>,
+    },
     /// No driver, or none with the stream.
     Failed(AttachError),
     /// It was up and is not any more.

@@ -79,7 +79,8 @@ impl Aeron {
         let mut this = Self {
             line: Line::new(dir.clone(), is_embedded, endpoints(settings)),
             descriptor_channel: settings.driver.descriptor.channel.clone(),
-            inspected: (!is_embedded).then_some(dir),
+            // In a cluster the chart starts it, in a container whose processes nobody sees here.
+            inspected: (!is_embedded && settings.kubernetes.is_none()).then_some(dir),
             relays: BTreeMap::new(),
             relays_are_heard: false,
             held: BTreeMap::new(),

@@ -296,7 +296,8 @@ impl Runtime {
             Readiness::Draining
         } else if self.awaits_policy && self.revision.is_none() {
             Readiness::NoPolicy
-        } else if self.aeron.as_mut().is_none_or(Aeron::is_up) {
+        } else if self.awaits_policy || self.aeron.as_mut().is_none_or(Aeron::is_up) {
+            // In a cluster a condition of the node tells of the media driver; sockets go on.
             Readiness::Ready
         } else {
             Readiness::NoMediaDriver

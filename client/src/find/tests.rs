@@ -211,3 +211,27 @@ fn the_missing_part_of_a_pod_names_stream_and_access() {
         "{yaml}"
     );
 }
+
+// spec: X-2-75
+#[test]
+fn a_volumes_place_on_aeron_is_read_from_its_tags() {
+    let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect::<Vec<_>>();
+    let base = "base=/run/tensorpool/shm/2Mi";
+    let dir = "aeron_dir=/run/tensorpool/aeron/media";
+    let found = AeronPlace::of_tags(&tags(&[base, "client_ids=1792-2047", dir]));
+    let expected = AeronPlace {
+        dir: "/run/tensorpool/aeron/media".into(),
+        clients: ClientIds::new(1792, 2047).expect("a range"),
+    };
+    assert_eq!(found, Some(expected));
+    for wrong in [
+        &[base][..],
+        &[base, "client_ids=1792-2047"],
+        &[base, "client_ids=2047-1792", dir],
+        &[base, "client_ids=0-255", dir],
+        &[base, "client_ids=many", dir],
+        &[base, "client_ids=1792-2047", "aeron_dir=media"],
+    ] {
+        assert_eq!(AeronPlace::of_tags(&tags(wrong)), None, "{wrong:?}");
+    }
+}

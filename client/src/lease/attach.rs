@@ -1,15 +1,16 @@
 //! The attaching half of the lease machine: requests, answers, retries (driver model §4.2, §4.8).
 
 use tensorpool_wire::{
-    ClientId, CorrelationId, MonoNanos, ResponseCode, ShmAttachRequest, ShmAttachResponse,
-    ShmDetachRequest,
+    CorrelationId, MonoNanos, ResponseCode, ShmAttachRequest, ShmAttachResponse, ShmDetachRequest,
 };
 
 use super::phase::{Attempt, Held, Phase};
-use super::{AttachFailure, Grant, LeaseAction, LeaseMachine, next_correlation};
+use super::{AttachFailure, ClientIds, Grant, LeaseAction, LeaseMachine, next_correlation};
 
 /// The text of the one rejection that asks for another client id (D-B.2-2).
 const CLIENT_ID_TAKEN: &str = "client_id already attached";
+/// Words of a refusal on a socket: the id is one that a volume may use on Aeron.
+const CLIENT_ID_ASSIGNED: &str = "counts on Aeron only";
 
 impl LeaseMachine {
     pub(super) fn on_attach_response(
@@ -50,8 +51,10 @@ impl LeaseMachine {
             | ResponseCode::Rejected
             | ResponseCode::InternalError
             | ResponseCode::Unknown(_) => {
-                // spec: D-B.2-2
-                if response.error_message.contains(CLIENT_ID_TAKEN) && self.chooses_client_id() {
+                // spec: D-B.2-2, X-2-73
+                let refused = |text| response.error_message.contains(text);
+                let is_the_id = refused(CLIENT_ID_TAKEN) || refused(CLIENT_ID_ASSIGNED);
+                if is_the_id && self.chooses_client_id() {
                     self.client = None;
                 }
                 out.push(LeaseAction::Failed(AttachFailure::Refused {
@@ -164,13 +167,8 @@ impl LeaseMachine {
     fn new_request(&mut self) -> ShmAttachRequest {
         let random = &mut self.random;
         // spec: D-4.8-1: one fresh id per lease, 1..2^31-1 (some peers shift it).
-        let client = *self.client.get_or_insert_with(|| {
-            ClientId(
-                u32::try_from(random.next() % 0x7FFF_FFFF)
-                    .unwrap_or(0)
-                    .saturating_add(1),
-            )
-        });
+        let ids = self.client_ids.unwrap_or(ClientIds::ANY);
+        let client = *self.client.get_or_insert_with(|| ids.pick(random.next()));
         ShmAttachRequest {
             correlation_id: CorrelationId(next_correlation(&mut self.next_correlation)),
             stream_id: self.options.stream,

@@ -32,6 +32,39 @@ impl LeaseRole {
     }
 }
 
+/// Client ids from which one is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientIds {
+    first: u32,
+    last: u32,
+}
+
+impl ClientIds {
+    /// Ids from `first` to `last`, both included; `None` where that is none, or 0 is among them.
+    #[must_use]
+    pub const fn new(first: u32, last: u32) -> Option<Self> {
+        if first == 0 || first > last {
+            None
+        } else {
+            Some(Self { first, last })
+        }
+    }
+
+    /// Any id that may be chosen.
+    // spec: D-4.8-1, some peers shift an id by one.
+    pub(super) const ANY: Self = Self {
+        first: 1,
+        last: 0x7FFF_FFFF,
+    };
+
+    /// One of them, by a random number.
+    pub(super) fn pick(self, random: u64) -> ClientId {
+        let count = u64::from(self.last - self.first) + 1;
+        let offset = u32::try_from(random % count).unwrap_or(0);
+        ClientId(self.first + offset)
+    }
+}
+
 /// What a lease is asked for with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseOptions {

@@ -16,7 +16,8 @@ use super::way::{Asking, Place, Up, Way};
 use super::{DISCOVERY_TIMEOUT, Link, LinkEvent, NeedsAeron, State, StreamKey, Tried};
 use crate::aeron::AeronWay;
 use crate::error::AttachError;
-use crate::find::{Candidate, Rebase, volume};
+use crate::find::{AeronPlace, Candidate, Rebase, volume};
+use crate::lease::ClientIds;
 
 impl Link {
     pub(super) fn try_next(
@@ -37,7 +38,7 @@ impl Link {
                         },
                     ),
                     &StreamKey::Id(stream),
-                ) => return self.take(asking, None, stream, events),
+                ) => return self.take(asking, None, stream, None, events),
                 (Ok(mut asking), _) => match asking.send() {
                     Ok(()) => {
                         self.state = State::Finding {
@@ -54,7 +55,10 @@ impl Link {
         }
         match (tried.spare.take(), &self.key) {
             // A stream that is not there yet may be created by the attach; the driver decides.
-            (Some(spare), &StreamKey::Id(stream)) => self.take(*spare, None, stream, events),
+            (Some(spare), &StreamKey::Id(stream)) => match self.settle(*spare, None) {
+                Ok((spare, clients)) => self.take(spare, None, stream, clients, events),
+                Err(error) => events.push(LinkEvent::Failed(error)),
+            },
             (Some(_) | None, _) => events.push(LinkEvent::Failed(self.nothing_found(tried))),
         }
     }
@@ -97,7 +101,10 @@ impl Link {
                 volume,
                 is_mounted,
             } => {
-                self.may_be_socket(&path)?;
+                // A volume may be one for Aeron, which its driver says.
+                if !is_mounted {
+                    self.may_be_socket(&path)?;
+                }
                 let port = SocketClient::connect(&path)
                     .map_err(|error| self.not_connected(error, is_mounted, tried))?;
                 (Way::Socket(port), Place::Socket(path), volume, is_mounted)
@@ -195,7 +202,38 @@ impl Link {
                 return;
             }
         };
-        self.take(asking, result, stream, events);
+        match self.settle(asking, result.as_ref()) {
+            Ok((asking, clients)) => self.take(asking, result, stream, clients, events),
+            Err(error) => {
+                tried.last = Some(error);
+                self.try_next(now, rest, tried, events);
+            }
+        }
+    }
+
+    /// Where the stream's volume is one for Aeron, the way leads there; the socket was for this question.
+    /// A program without Aeron stays on the socket.
+    // spec: X-2-75, X-2-76
+    fn settle(
+        &self,
+        mut asking: Asking,
+        result: Option<&DiscoveryResult>,
+    ) -> Result<(Asking, Option<ClientIds>), AttachError> {
+        let Place::Socket(path) = &asking.place else {
+            return Ok((asking, None));
+        };
+        let place = result.and_then(|result| AeronPlace::of_tags(&result.tags));
+        match place.filter(|_| AeronWay::IS_BUILT) {
+            Some(place) => {
+                asking.way = Way::Aeron(AeronWay::open(&place.dir, &self.options.aeron)?);
+                asking.place = Place::Aeron(place.dir);
+                Ok((asking, Some(place.clients)))
+            }
+            None => {
+                self.may_be_socket(path)?;
+                Ok((asking, None))
+            }
+        }
     }
 
     /// The way is found.
@@ -204,6 +242,7 @@ impl Link {
         asking: Asking,
         result: Option<DiscoveryResult>,
         stream: StreamId,
+        clients: Option<ClientIds>,
         events: &mut Vec<LinkEvent>,
     ) {
         let Asking {
@@ -231,7 +270,7 @@ impl Link {
             is_mounted,
         });
         self.stream = stream;
-        events.push(LinkEvent::Up { stream });
+        events.push(LinkEvent::Up { stream, clients });
     }
 
     /// The result that is the stream asked for. Discovery grants nothing: it only says whom to ask.

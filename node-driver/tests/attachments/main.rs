@@ -1,6 +1,8 @@
 //! Volumes from end to end: a real API server with its RBAC, the real driver, the real `csi`, real
 //! mounts, and our own clients on what was mounted. The test is kubelet.
 
+#[cfg(feature = "aeron")]
+mod aeron;
 #[allow(dead_code, reason = "each test file uses its own part")]
 #[path = "../csi/inside.rs"]
 mod inside;

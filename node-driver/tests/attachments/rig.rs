@@ -67,20 +67,38 @@ pub(crate) struct Rig<'a> {
     pub(crate) kubelet: Kubelet,
     kubeconfig: PathBuf,
     driver: RefCell<Option<Driver>>,
+    transports: Transports,
     _csi: Csi,
+}
+
+/// How pods may attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transports {
+    Socket,
+    SocketAndAeron,
 }
 
 impl<'a> Rig<'a> {
     /// A node with memory, a policy of two streams, the driver and `csi`, registered.
     pub(crate) fn start(world: &'a World) -> Self {
+        Self::start_with(world, Transports::Socket)
+    }
+
+    /// The same with a class that allows these.
+    pub(crate) fn start_with(world: &'a World, transports: Transports) -> Self {
         let streams = [
             objects::stream("camera", 10_000),
             objects::stream("lidar", 10_001),
         ];
-        world.apply("node.json", &objects::node(NODE, "1", &streams).to_string());
+        let mut node = objects::node(NODE, "1", &streams);
+        if transports == Transports::SocketAndAeron {
+            node["spec"]["pools"][0]["transports"] = serde_json::json!(["Socket", "Aeron"]);
+        }
+        world.apply("node.json", &node.to_string());
         let kubelet = Kubelet::new();
         let mounted = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
-            .args(["mount", "--pool", "4Ki=64Mi", "--uid", "0", "--gid", "0"])
+            .args(["mount", "--pool=4Ki=64Mi", "--aeron=512Mi"])
+            .args(["--uid=0", "--gid=0"])
             .arg("--base-dir")
             .arg(kubelet.node_dir())
             .status()
@@ -90,6 +108,7 @@ impl<'a> Rig<'a> {
             world,
             kubeconfig: world.kubeconfig(Some(NODE)),
             driver: RefCell::default(),
+            transports,
             _csi: kubelet.start_csi(),
             kubelet,
         };
@@ -218,11 +237,23 @@ impl<'a> Rig<'a> {
         self.kubelet.node_dir().join("state")
     }
 
+    /// The media driver's directory.
+    pub(crate) fn aeron_dir(&self) -> PathBuf {
+        self.kubelet.node_dir().join("aeron/media")
+    }
+
     fn toml(&self) -> String {
+        let aeron = match self.transports {
+            Transports::Socket => "media_driver = \"off\"".to_owned(),
+            Transports::SocketAndAeron => format!(
+                "media_driver = \"external\"\naeron_dir = \"{}\"\nannounce_stream_id = 1001",
+                self.aeron_dir().display()
+            ),
+        };
         format!(
             r#"
 [driver]
-media_driver = "off"
+{aeron}
 state_dir = "{state}"
 
 [shm]

@@ -23,6 +23,41 @@ fn the_first_attach_has_a_random_correlation_and_a_client_id_that_is_not_zero() 
     );
 }
 
+// spec: X-2-73
+#[test]
+fn where_only_some_client_ids_count_one_of_them_is_chosen_and_another_when_it_is_taken() {
+    let ids = |first| Some(ClientIds::new(first, first + 255).expect("a range"));
+    let mut lab = Lab::new(LeaseRole::Consumer);
+    lab.machine.set_client_ids(ids(1_792));
+    let (mut lab, request) = lab.linked();
+    assert!((1_792..=2_047).contains(&request.client_id.get()));
+    lab.hear(refused(
+        &request,
+        ResponseCode::Rejected,
+        "client_id already attached",
+    ));
+    lab.machine.set_client_ids(ids(1_792));
+    let again = sent_attach(&lab.run_until_action());
+    assert!((1_792..=2_047).contains(&again.client_id.get()));
+    assert_ne!(again.client_id, request.client_id);
+
+    let mut fixed = LeaseOptions::new(STREAM, LeaseRole::Consumer);
+    fixed.client_id = Some(ClientId(5));
+    let mut lab = Lab::with(fixed);
+    lab.machine.set_client_ids(ids(1_792));
+    assert_eq!(lab.linked().1.client_id, ClientId(5), "its own choice");
+}
+
+// spec: X-2-73
+#[test]
+fn an_id_that_counts_on_aeron_only_is_not_tried_again_on_a_socket() {
+    let (mut lab, request) = Lab::new(LeaseRole::Consumer).linked();
+    let text = "client_id 7 was given to a volume with `transport: aeron` and counts on Aeron only: take another one";
+    lab.hear(refused(&request, ResponseCode::Rejected, text));
+    let again = sent_attach(&lab.run_until_action());
+    assert_ne!(again.client_id, request.client_id);
+}
+
 #[test]
 fn one_seed_makes_one_transcript() {
     let run = || {
