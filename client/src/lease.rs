@@ -83,15 +83,6 @@ impl LeaseMachine {
         self.options.stream = stream;
     }
 
-    /// Names the ids from which the next attach's is chosen; `None`: from all. An id that was fixed stays.
-    // spec: X-2-73
-    pub fn set_client_ids(&mut self, ids: Option<ClientIds>) {
-        if self.client_ids != ids && self.chooses_client_id() {
-            self.client = None;
-        }
-        self.client_ids = ids;
-    }
-
     /// The lease whose memory may be used now: the attached one, or the one of a lost driver until
     /// its deadline.
     #[must_use]
@@ -492,13 +483,6 @@ impl LeaseMachine {
         );
         self.failures = self.failures.saturating_add(1);
         delay
-    }
-
-    const fn chooses_client_id(&self) -> bool {
-        match self.options.client_id {
-            None => true,
-            Some(id) => id.get() == 0,
-        }
     }
 }
 

@@ -13,6 +13,22 @@ const CLIENT_ID_TAKEN: &str = "client_id already attached";
 const CLIENT_ID_ASSIGNED: &str = "counts on Aeron only";
 
 impl LeaseMachine {
+    /// Names the ids from which the next attach's is chosen; `None`: from all. An id that was fixed stays.
+    // spec: X-2-73
+    pub fn set_client_ids(&mut self, ids: Option<ClientIds>) {
+        if self.client_ids != ids && self.chooses_client_id() {
+            self.client = None;
+        }
+        self.client_ids = ids;
+    }
+
+    pub(super) const fn chooses_client_id(&self) -> bool {
+        match self.options.client_id {
+            None => true,
+            Some(id) => id.get() == 0,
+        }
+    }
+
     pub(super) fn on_attach_response(
         &mut self,
         now: MonoNanos,

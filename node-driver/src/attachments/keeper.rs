@@ -3,6 +3,7 @@
 //! For a new volume, in this order: what it asks for, the `CSIDriver` object, RBAC, the policy; then its
 //! record, view and socket. A volume that is mounted already is not asked anything.
 
+mod drafts;
 #[cfg(test)]
 mod tests;
 
@@ -12,18 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tensorpool_crds::Transport;
-use tensorpool_driver_core::ClientRange;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
-use super::attributes::{self, Asked, VolumeAccess, VolumeTransport};
+use self::drafts::{permission, prepared, record, verbs};
+use super::attributes::{self, Asked, VolumeTransport};
 use super::csidriver::{CsiDriverError, CsiDriverObject};
 use super::protocol::{Answer, Code, Mounting, Publish, Question, Refusal};
 use super::record::Record;
 use super::refusal::PublishError;
 use super::table::{Released, Table};
 use super::volume::VolumeId;
-use crate::cluster::access::{Question as Permission, ReviewError, Reviewer, Verb, Verdict};
+use crate::cluster::access::{Question as Permission, ReviewError, Reviewer, Verdict};
 use crate::cluster::{ClusterPolicy, ClusterStream, CsiState, PolicyView, Surroundings};
 use crate::control::AttachmentId;
 use crate::files::in_words;
@@ -104,18 +105,7 @@ impl Keeper {
         })?;
         let stream = self.stream(&policy, &asked)?;
         let mut table = self.table.lock().await;
-        if asked.transport == VolumeTransport::Aeron && table.aeron_dir.is_none() {
-            return Err(PublishError::NoMediaDriver {
-                node: self.node.clone(),
-            });
-        }
-        if !table.stores.contains_key(stream.page_size.name()) {
-            return Err(PublishError::NoBase {
-                node: self.node.clone(),
-                stream: asked.stream,
-                page_size: stream.page_size.name(),
-            });
-        }
+        self.check_node(&table, &asked, stream)?;
         if let Some(held) = table.get(&volume) {
             // The answer was lost, or the mount failed: kubelet asks again.
             let same = Record {
@@ -151,6 +141,28 @@ impl Keeper {
         drop(table);
         self.review_later(&volume).await;
         Ok(prepared)
+    }
+
+    /// What the stream and the transport need of the node.
+    fn check_node(
+        &self,
+        table: &Table,
+        asked: &Asked,
+        stream: &ClusterStream,
+    ) -> Result<(), PublishError> {
+        let node = || self.node.clone();
+        if asked.transport == VolumeTransport::Aeron && table.aeron_dir.is_none() {
+            return Err(PublishError::NoMediaDriver { node: node() });
+        }
+        let page_size = stream.page_size.name();
+        if !table.stores.contains_key(page_size) {
+            return Err(PublishError::NoBase {
+                node: node(),
+                stream: asked.stream.clone(),
+                page_size,
+            });
+        }
+        Ok(())
     }
 
     /// A volume that is mounted stays so. If its record was lost it is recorded again, and sees nothing
@@ -327,16 +339,11 @@ impl Keeper {
                     record.aeron_clients.is_none() || stream.transports.contains(&Transport::Aeron)
                 });
                 let now = stream.map(|stream| stream.stream_id.get());
+                let (node, name) = (&self.node, &record.stream);
                 let text = if is_carried && now.is_none() {
-                    format!(
-                        "the class of TensorStream {} does not allow Aeron any more",
-                        record.stream
-                    )
+                    format!("the class of TensorStream {name} does not allow Aeron any more")
                 } else {
-                    format!(
-                        "node {} does not carry TensorStream {} any more",
-                        self.node, record.stream
-                    )
+                    format!("node {node} does not carry TensorStream {name} any more")
                 };
                 (now != record.stream_id).then(|| (volume.clone(), record.allowed, now, text))
             })
@@ -437,55 +444,5 @@ impl Keeper {
     pub(super) async fn review_at(&self, volume: &VolumeId, at: Instant) {
         self.due.lock().await.insert(volume.clone(), at);
         self.sooner.notify_one();
-    }
-}
-
-/// What RBAC has to allow: all of these.
-fn verbs(access: VolumeAccess, transport: VolumeTransport) -> impl Iterator<Item = Verb> {
-    let aeron = match transport {
-        VolumeTransport::Socket => None,
-        VolumeTransport::Aeron => Some(Verb::Aeron),
-    };
-    std::iter::once(access.verb()).chain(aeron)
-}
-
-fn permission(asked: &Asked, verb: Verb) -> Permission {
-    Permission {
-        pod_namespace: asked.pod.namespace.clone(),
-        service_account: asked.pod.service_account.clone(),
-        verb,
-        stream_namespace: asked.stream.namespace.clone(),
-        stream: asked.stream.name.clone(),
-    }
-}
-
-/// What the `csi` container mounts.
-fn prepared(record: &Record) -> (String, Mounting) {
-    let mount = match (record.aeron_clients, record.access) {
-        (None, _) => Mounting::ReadOnly,
-        (Some(_), VolumeAccess::Consume) => Mounting::AeronConsumer,
-        (Some(_), VolumeAccess::Produce) => Mounting::AeronProducer,
-    };
-    (record.base.clone(), mount)
-}
-
-fn record(
-    wanted: &Publish,
-    asked: Asked,
-    attachment: u32,
-    stream: &ClusterStream,
-    clients: Option<ClientRange>,
-) -> Record {
-    Record {
-        volume: wanted.volume.clone(),
-        attachment,
-        target_path: wanted.target_path.clone(),
-        pod: asked.pod,
-        stream: asked.stream,
-        stream_id: Some(stream.stream_id.get()),
-        base: stream.page_size.name().to_owned(),
-        access: asked.access,
-        aeron_clients: clients.map(ClientRange::first),
-        allowed: true,
     }
 }
