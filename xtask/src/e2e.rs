@@ -8,42 +8,95 @@ use crate::command::{self, Show};
 use crate::setup;
 use crate::workspace::{BuildDirectory, Workspace};
 
-/// What the Dockerfile's first stage compiles: package, further arguments, and programs with the
-/// directory that they lie in.
-const STATIC: [(&str, &[&str], &[&str]); 3] = [
-    (
-        "tensorpool-operator",
-        &["--bins"],
-        &["tensorpool-operator", "tensorpool-guard"],
-    ),
-    (
-        "tensorpool-node-driver",
-        &[
-            "--bins",
-            "--no-default-features",
-            "--features",
-            "kubernetes",
-        ],
-        &["tensorpool-node-driver"],
-    ),
-    (
-        "tensorpool-client",
-        &["--examples", "--no-default-features"],
-        &[
-            "examples/producer",
-            "examples/consumer",
-            "examples/exchange",
-        ],
-    ),
+/// Programs that the Dockerfile's first stage compiles together, all of them static.
+struct Compiled {
+    package: &'static str,
+    arguments: &'static [&'static str],
+    libc: Libc,
+    /// With the directory that each lies in.
+    programs: &'static [&'static str],
+    /// Where they go, below `out`.
+    into: &'static str,
+}
+
+/// What the programs are linked with.
+#[derive(Clone, Copy)]
+enum Libc {
+    /// Needs no C at all.
+    Musl,
+    /// With Aeron's native part, whose libraries Debian has for glibc only.
+    Glibc,
+}
+
+const EXAMPLES: [&str; 3] = [
+    "examples/producer",
+    "examples/consumer",
+    "examples/exchange",
 ];
-const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// As the Dockerfile has them. The operator goes with the driver, since both compile the same client of
+/// the API server.
+const STATIC: [Compiled; 4] = [
+    Compiled {
+        package: "tensorpool-operator",
+        arguments: &["--bins"],
+        libc: Libc::Glibc,
+        programs: &["tensorpool-operator", "tensorpool-guard"],
+        into: "",
+    },
+    Compiled {
+        package: "tensorpool-node-driver",
+        arguments: &["--bins"],
+        libc: Libc::Glibc,
+        programs: &["tensorpool-node-driver"],
+        into: "",
+    },
+    Compiled {
+        package: "tensorpool-client",
+        arguments: &["--examples", "--no-default-features"],
+        libc: Libc::Musl,
+        programs: &EXAMPLES,
+        into: "",
+    },
+    Compiled {
+        package: "tensorpool-client",
+        arguments: &["--examples", "--features", "aeron"],
+        libc: Libc::Glibc,
+        programs: &EXAMPLES,
+        into: "aeron",
+    },
+];
+
+impl Libc {
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Musl => "x86_64-unknown-linux-musl",
+            Self::Glibc => "x86_64-unknown-linux-gnu",
+        }
+    }
+
+    /// The Dockerfile has the same, and says why.
+    fn set(self, cargo: &mut Command) {
+        match self {
+            Self::Musl => {}
+            Self::Glibc => {
+                cargo.env(
+                    "RUSTFLAGS",
+                    "-C target-feature=+crt-static -C link-arg=-l:libbsd.a -C link-arg=-l:libmd.a",
+                );
+                cargo.env("RUSTERON_C_MARCH", "x86-64-v2");
+            }
+        }
+    }
+}
 
 /// Builds everything and runs it. `--keep` leaves the cluster up.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
     let tools = setup::run(workspace)?;
-    if !tools.go || !tools.musl {
+    if !tools.go || !tools.musl || !tools.cmake {
         return Err(format!(
-            "an end-to-end run needs Go and the Rust target {TARGET}; {}",
+            "an end-to-end run needs Go, CMake and the Rust target {}; {}",
+            Libc::Musl.target(),
             tools.summary()
         ));
     }
@@ -95,24 +148,26 @@ fn build_static(workspace: &Workspace, target: &Path) -> Result<PathBuf, String>
     let out = stage.join("out");
     fs::create_dir_all(&out)
         .map_err(|error| format!("could not make {}: {error}", out.display()))?;
-    for (package, arguments, programs) in STATIC {
+    for compiled in &STATIC {
         let mut cargo = workspace.cargo(target);
-        cargo.args([
-            "build",
-            "--locked",
-            "--quiet",
-            "--release",
-            "--target",
-            TARGET,
-        ]);
-        cargo.args(["--package", package]).args(arguments);
+        cargo.args(["build", "--locked", "--quiet", "--release"]);
+        cargo.args(["--target", compiled.libc.target()]);
+        cargo
+            .args(["--package", compiled.package])
+            .args(compiled.arguments);
+        compiled.libc.set(&mut cargo);
         // Symbols are for people; the images have none.
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "true");
-        command::run(&mut cargo, Show::All)?.success(&format!("the static {package}"))?;
-        for program in programs {
-            let built = target.join(TARGET).join("release").join(program);
+        let what = format!("the static {}", compiled.package);
+        command::run(&mut cargo, Show::All)?.success(&what)?;
+        let built = target.join(compiled.libc.target()).join("release");
+        let into = out.join(compiled.into);
+        fs::create_dir_all(&into)
+            .map_err(|error| format!("could not make {}: {error}", into.display()))?;
+        for program in compiled.programs {
+            let built = built.join(program);
             let name = built.file_name().unwrap_or_default();
-            fs::copy(&built, out.join(name))
+            fs::copy(&built, into.join(name))
                 .map_err(|error| format!("could not copy {}: {error}", built.display()))?;
         }
     }

@@ -24,6 +24,7 @@ fn control_plane_takes_the_chart_and_its_containers_have_no_privilege_too_many()
         nobody_reads_secrets(&objects);
     }
     pools_become_requests(&server, &helm);
+    aeron_becomes_a_media_driver(&server, &helm);
     helm_itself_would_install_it(&server);
 }
 
@@ -39,11 +40,17 @@ fn privileges_are_those_of_the_design(pod: &Value) {
             .collect::<Vec<_>>()
     };
     assert_eq!(names(&pod["initContainers"]), ["mount"]);
-    assert_eq!(names(&pod["containers"]), ["csi", "driver"]);
+    let containers = names(&pod["containers"]);
+    // The media driver is there where the profile has one.
+    let has_aeron = containers.len() == 3;
+    let expected = ["csi", "driver", "aeronmd"];
+    assert_eq!(containers, expected[..if has_aeron { 3 } else { 2 }]);
     let privileged = json!({"privileged": true, "readOnlyRootFilesystem": true, "runAsUser": 0});
+    let driver_group = &pod["containers"][1]["securityContext"]["runAsGroup"];
+    assert!([&json!(65532), &json!(7000)].contains(&driver_group));
     let none = json!({
         "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": true, "runAsGroup": 65532, "runAsNonRoot": true,
+        "readOnlyRootFilesystem": true, "runAsGroup": driver_group, "runAsNonRoot": true,
         "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
     });
     let (mount, csi, driver) = (
@@ -76,6 +83,11 @@ fn privileges_are_those_of_the_design(pod: &Value) {
     assert_eq!(mounts(csi), expected(&of_csi), "no token");
     let of_driver = [("base", ""), ("internal", ""), ("token", "")];
     assert_eq!(mounts(driver), expected(&of_driver));
+    if has_aeron {
+        let media_driver = &pod["containers"][2];
+        assert_eq!(media_driver["securityContext"], none);
+        assert_eq!(mounts(media_driver), expected(&[("base", "")]), "no token");
+    }
 }
 
 fn operator_has_none(deployments: Vec<&Value>) {
@@ -136,6 +148,8 @@ fn pools_become_requests(server: &Server, helm: &Helm) {
             "--guarantee=1Gi",
             "--pool=2Mi=1024Mi",
             "--pool=4Ki=1Gi",
+            "--aeron=1Gi",
+            "--gid=7000",
             "--selinux-context=system_u:object_r:tensors_t:s0",
         ])
     );
@@ -152,6 +166,46 @@ fn pools_become_requests(server: &Server, helm: &Helm) {
             "limits": {"hugepages-2Mi": "64Mi", "memory": "1Gi"},
             "requests": {"cpu": "1", "hugepages-2Mi": "64Mi", "memory": "256Mi"},
         })
+    );
+}
+
+/// A media driver where the profile has one, with memory for its directory.
+fn aeron_becomes_a_media_driver(server: &Server, helm: &Helm) {
+    let objects = server.would_store(&helm.template("every-key.yaml", &[]));
+    let containers = |profile: &str| {
+        let name = format!("tensorpool-node-driver-{profile}");
+        let all = of_kind(&objects, "DaemonSet");
+        let found = all
+            .into_iter()
+            .find(|object| object["metadata"]["name"] == name);
+        found.expect("one for each profile")["spec"]["template"]["spec"]["containers"].clone()
+    };
+    let variable = |profile: &str, name: &str| {
+        let driver = &containers(profile)[1];
+        let all = driver["env"].as_array().expect("a list").clone();
+        let found = all.into_iter().find(|it| it["name"] == name);
+        found.map(|it| it["value"].clone())
+    };
+    let (large, small) = (containers("large"), containers("small"));
+    assert_eq!(small.as_array().expect("a list").len(), 2);
+    assert_eq!(
+        large[2]["resources"],
+        json!({
+            "limits": {"memory": "1120Mi"},
+            "requests": {"cpu": "30m", "memory": "1072Mi"},
+        })
+    );
+    assert_eq!(variable("small", "DRIVER_MEDIA_DRIVER"), Some(json!("off")));
+    let dir = json!("/run/tensors/aeron/media");
+    assert_eq!(
+        variable("large", "DRIVER_MEDIA_DRIVER"),
+        Some(json!("external"))
+    );
+    assert_eq!(variable("large", "DRIVER_AERON_DIR"), Some(dir));
+    assert!(
+        large[2]["args"]
+            .to_string()
+            .contains("--dir=/run/tensors/aeron/media")
     );
 }
 

@@ -87,6 +87,21 @@ impl Server {
 
     /// What kubectl prints. A warning is a failure.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.ask(arguments, input);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        assert_eq!(errors, "", "{arguments:?} warned");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// What the server says if it does not take something.
+    pub(crate) fn refusal(&self, arguments: &[&str], input: &str) -> Option<String> {
+        let output = self.ask(arguments, input);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (!output.status.success()).then_some(errors)
+    }
+
+    fn ask(&self, arguments: &[&str], input: &str) -> Output {
         let mut kubectl = self.control_plane.kubectl();
         kubectl.args(arguments);
         kubectl.stdin(Stdio::piped());
@@ -96,11 +111,7 @@ impl Server {
         // One that reads nothing has closed it.
         drop(stdin.write_all(input.as_bytes()));
         drop(stdin);
-        let output = child.wait_with_output().expect("kubectl ends");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        assert_eq!(errors, "", "{arguments:?} warned");
-        String::from_utf8(output.stdout).expect("UTF-8")
+        child.wait_with_output().expect("kubectl ends")
     }
 
     /// The objects as the server would store them.

@@ -3,7 +3,7 @@
 use crate::rendering::{GOOD, Helm};
 
 /// A value that is wrong, and what Helm must name.
-const BAD: [(&str, &str); 18] = [
+const BAD: [(&str, &str); 20] = [
     (r#"nodeDrivers={}"#, "nodeDrivers"),
     (r#"image.repo="x""#, "repo"),
     (r#"image.pullPolicy="Sometimes""#, "pullPolicy"),
@@ -32,6 +32,11 @@ const BAD: [(&str, &str); 18] = [
         r#"nodeProfiles=[{"name":"a","pools":[{"pageSize":"2Mi","size":"1G"}]}]"#,
         "size",
     ),
+    (
+        r#"nodeProfiles=[{"name":"a","pools":[{"pageSize":"2Mi","size":"2Mi"}],"aeron":true}]"#,
+        "aeron",
+    ),
+    (r#"nodeDriver.group=0"#, "group"),
     (r#"uninstall.force="yes""#, "force"),
     (r#"test.frames=0"#, "frames"),
 ];

@@ -46,11 +46,11 @@ imagePullSecrets:
 {{- end -}}
 {{- end }}
 
-{{/* What a container may have that needs nothing of the system. */}}
+{{/* What a container may have that needs nothing of the system: dict "group" GID, or nothing. */}}
 {{- define "tensorpool.unprivileged" -}}
 runAsNonRoot: true
 runAsUser: 65532
-runAsGroup: 65532
+runAsGroup: {{ .group | default 65532 }}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
