@@ -98,7 +98,11 @@ impl Audit {
                     );
                     self.open.insert(*op, (Effect::Remove, *key));
                 }
-                Action::RefreshActivity { key } => self.must_exist(*key),
+                // Comes with every announce, also where nobody is there to hear it.
+                Action::RefreshActivity { key } => {
+                    self.must_exist(*key);
+                    self.current.insert(key.stream, key.epoch);
+                }
                 Action::StartRelay { key } => self.must_exist(*key),
                 Action::Stop => self.live.clear(),
                 Action::Note(Note::StreamGone { stream }) => {

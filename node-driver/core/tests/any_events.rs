@@ -11,8 +11,8 @@ use tensorpool_driver_core::config::{
     PoolSpec, Profile, QuotaSpec, Roles, StreamSpec, Timing, Visible,
 };
 use tensorpool_driver_core::{
-    Action, BaseId, Damage, Driver, Event, ExistingEpoch, OpId, Owner, RegionsError, Restored,
-    ShutdownMode,
+    Action, BaseId, ClientRange, Damage, Driver, Event, ExistingEpoch, OpId, Owner, RegionsError,
+    Restored, ShutdownMode,
 };
 use tensorpool_wire::{
     Bool, ClientId, ConnectionId, ConsumerHello, CorrelationId, DiscoveryRequest, Epoch,
@@ -43,6 +43,8 @@ enum Step {
     /// A policy of a cluster: limits of the quota, epochs of the class, cordoned, eager.
     Cluster(u64, u64, bool, bool),
     Access(u64, bool),
+    /// Ids of an attachment on Aeron are given, limited or not, or taken back.
+    Clients(Option<bool>),
     Shutdown(bool),
 }
 
@@ -129,11 +131,13 @@ fn in_cluster(quota: u64, class: u64, cordoned: bool, eager: bool) -> PolicySpec
     };
     policy.classes = [("c".to_owned(), class)].into();
     policy.cordoned = cordoned;
+    policy.aeron_clients_assigned = eager;
     for (stream, priority) in policy.streams.iter_mut().zip(0..) {
         stream.class = "c".to_owned();
         stream.quotas = vec!["q".to_owned()];
         stream.priority = priority;
         stream.eager = eager;
+        stream.on_aeron = !cordoned;
     }
     policy
 }
@@ -173,7 +177,8 @@ fn stream() -> impl Strategy<Value = StreamId> {
 }
 
 fn client() -> impl Strategy<Value = ClientId> {
-    (0..9u32).prop_map(ClientId)
+    // The last ones are those that an attachment on Aeron may have.
+    prop_oneof![3 => 0..9u32, 1 => 254..258u32].prop_map(ClientId)
 }
 
 fn role() -> impl Strategy<Value = Role> {
@@ -354,6 +359,7 @@ fn step() -> impl Strategy<Value = Step> {
         40 => (0..4u64, 0..5u64, prop::bool::weighted(0.1), any::<bool>())
             .prop_map(|(quota, class, cordoned, eager)| Step::Cluster(quota, class, cordoned, eager)),
         40 => (0..4u64, any::<bool>()).prop_map(|(id, limited)| Step::Access(id, limited)),
+        20 => prop::option::of(any::<bool>()).prop_map(Step::Clients),
         1 => prop::bool::weighted(0.9).prop_map(Step::Shutdown),
     ]
 }
@@ -448,6 +454,11 @@ impl Bench {
                 connection: ConnectionId(id),
                 access: access(limited),
                 text: "another role binding".to_owned(),
+            }),
+            Step::Clients(limited) => self.tell(Event::AeronClients {
+                clients: ClientRange::of_prefix(1).expect("a prefix"),
+                access: limited.map(access),
+                text: "the pod's volume was unmounted".to_owned(),
             }),
             Step::Shutdown(drain) => self.tell(Event::Shutdown(if drain {
                 ShutdownMode::Drain
