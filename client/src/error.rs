@@ -124,7 +124,10 @@ pub enum AttachError {
         source: AttachFailure,
     },
     /// The regions were refused.
-    #[error("stream `{stream}` was granted but its memory cannot be used")]
+    #[error(
+        "stream `{stream}` was granted but its memory cannot be used{}",
+        hints::regions(source)
+    )]
     Regions {
         /// The name or number asked for.
         stream: String,

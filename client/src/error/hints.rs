@@ -1,9 +1,12 @@
 //! What a person can do about a driver that is not reached, or refuses.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 
 use tensorpool_transport::socket::ConnectError;
+
+use crate::mapping::RegionError;
 
 /// What to do about a socket that cannot be used.
 pub(super) fn connect(error: &ConnectError) -> String {
@@ -69,6 +72,20 @@ fn owner_of(error: &ConnectError) -> String {
     )
 }
 
+/// What to do about regions that may not be opened.
+pub(super) fn regions(error: &RegionError) -> &'static str {
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|it| it.kind() == io::ErrorKind::PermissionDenied) {
+            return "; its files are those of a group: join it (a pod of a class that allows Aeron names it \
+                    in securityContext.supplementalGroups)";
+        }
+        cause = error.source();
+    }
+    ""
+}
+
 /// The refusal of a second producer, as drivers word it.
 pub(crate) const PRODUCER_THERE: &str = "producer already attached";
 
@@ -112,4 +129,27 @@ pub(super) fn refusal(text: &str) -> Option<String> {
         .iter()
         .find(|(words, _)| text.contains(words))
         .map(|(_, fix)| (*fix).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use tensorpool_shm::ContainError;
+
+    use super::*;
+
+    #[test]
+    fn memory_that_may_not_be_opened_is_that_of_a_group() {
+        let refused = |kind: io::ErrorKind| {
+            regions(&RegionError::Contain(ContainError::Open {
+                path: "/run/tensorpool/shm/2Mi/tensorpool-k8s/default/1/5/header.ring".into(),
+                source: kind.into(),
+            }))
+        };
+        let denied = refused(io::ErrorKind::PermissionDenied);
+        assert!(
+            denied.contains("securityContext.supplementalGroups"),
+            "{denied}"
+        );
+        assert_eq!(refused(io::ErrorKind::NotFound), "");
+    }
 }

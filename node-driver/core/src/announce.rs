@@ -67,6 +67,7 @@ impl Driver {
     }
 
     /// Whether peers on Aeron may hear of a stream.
+    // spec: X-2-74
     pub(crate) fn is_on_aeron(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_none_or(|stream| stream.on_aeron)
     }

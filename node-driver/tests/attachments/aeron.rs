@@ -45,8 +45,8 @@ impl Drop for MediaDriver {
 }
 
 #[test]
-fn volumes_on_aeron_with_a_control_plane() {
-    if !own_mounts("aeron::volumes_on_aeron_with_a_control_plane") {
+fn volumes_on_aeron_with_a_media_driver_and_a_control_plane() {
+    if !own_mounts("aeron::volumes_on_aeron_with_a_media_driver_and_a_control_plane") {
         return;
     }
     let world = World::start();
