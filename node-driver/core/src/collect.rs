@@ -3,7 +3,6 @@
 use tensorpool_wire::{Epoch, StreamId};
 
 use crate::action::{Action, EpochKey, Note, RemoveReason};
-use crate::config::BaseId;
 use crate::counters::bump;
 use crate::deadline::Due;
 use crate::driver::Driver;
@@ -162,12 +161,13 @@ impl Driver {
 
     /// Asks for the removal of a directory.
     pub(crate) fn remove(&mut self, key: EpochKey, why: RemoveReason, out: &mut Vec<Action>) {
+        // Without a record nobody knows where it lies; a scan finds it again.
+        let Some(record) = self.epochs.get_mut(key) else {
+            return;
+        };
         let op = self.ops.begin(Effect::Remove, key);
-        let mut base = BaseId::default();
-        if let Some(record) = self.epochs.get_mut(key) {
-            record.state = RecordState::Removing { op };
-            base = record.base;
-        }
+        record.state = RecordState::Removing { op };
+        let base = record.base;
         bump(&mut self.counters.epochs_removed, why.label());
         out.push(Action::RemoveEpoch {
             op,

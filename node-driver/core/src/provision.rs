@@ -4,6 +4,9 @@
 //! The number is persisted and the files are made side by side; both must be done before anybody
 //! hears of the epoch. A result that comes when its epoch was given up is undone.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -220,11 +223,13 @@ impl Driver {
     }
 
     /// One pass for lack of space: everything on this base goes but the newest epoch of each stream,
-    /// then the files are tried once more. `false` if there was nothing to remove.
+    /// then the files are tried once more. `false` if there was nothing to remove, and for an epoch
+    /// that is in no record: nobody knows on which base it lacks space.
     // spec: GC-2
     fn reclaim(&mut self, key: EpochKey, error: &RegionsError, out: &mut Vec<Action>) -> bool {
-        let base = self.epochs.get(key).map(|record| record.base);
-        let base = base.unwrap_or_default();
+        let Some(base) = self.epochs.get(key).map(|record| record.base) else {
+            return false;
+        };
         let mut victims = self.spare_epochs();
         victims.retain(|victim| {
             let record = self.epochs.get(*victim);
@@ -404,8 +409,10 @@ impl Driver {
         if !made {
             return;
         }
-        let base = self.epochs.get(key).map(|record| record.base);
-        let base = base.unwrap_or_default();
+        // Without a record nobody knows where its files are; it is given up when it is due.
+        let Some(base) = self.epochs.get(key).map(|record| record.base) else {
+            return;
+        };
         let current = Current {
             epoch: key.epoch,
             base,
