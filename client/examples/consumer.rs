@@ -1,12 +1,14 @@
 //! Prints what arrives: `cargo run --example consumer -- camera/front`
+use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use std::time::Duration;
 use tensorpool_client::{Consumer, PollError, Report};
 
 fn main() -> Result<(), Report> {
+    let mut ends = Signals::new(TERM_SIGNALS)?;
     let stream = std::env::args().nth(1);
     let stream = stream.unwrap_or_else(|| "camera/front".to_owned());
     let mut consumer = Consumer::builder(stream).build()?;
-    loop {
+    while ends.pending().next().is_none() {
         match consumer.wait(Duration::from_secs(1)) {
             // The copy is checked: if the producer was faster than we are, this one frame is lost.
             Ok(Some(frame)) => match frame.to_vec() {
@@ -22,4 +24,6 @@ fn main() -> Result<(), Report> {
             Err(error) => return Err(error.into()),
         }
     }
+    println!("{} frames arrived", consumer.stats().delivered);
+    Ok(())
 }
