@@ -15,6 +15,9 @@ pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The address of the Service `kubernetes`.
 pub(crate) const SERVICE_ADDRESS: &str = "10.96.0.1";
 
+/// The key that signs service account tokens.
+pub(crate) const SIGNING_KEY: &str = "service-accounts.key";
+
 /// Every request, by whom and with what answer, without bodies: enough to compare the rights that
 /// were given with the rights that were used.
 const AUDIT_POLICY: &str = "\
@@ -65,7 +68,7 @@ impl ServerFiles {
         files.put("ca.crt", authority.pem())?;
         files.put_identity("apiserver", &authority.server(&names)?)?;
         let accounts = certificate::signing_key()?;
-        files.put("service-accounts.key", &accounts.private)?;
+        files.put(SIGNING_KEY, &accounts.private)?;
         files.put("service-accounts.pub", &accounts.public)?;
         let kubelet_client =
             authority.client("kube-apiserver-kubelet-client", Some("system:masters"))?;
@@ -146,10 +149,7 @@ impl ServerFiles {
                 "--service-account-key-file={}",
                 file("service-accounts.pub")
             ),
-            format!(
-                "--service-account-signing-key-file={}",
-                file("service-accounts.key")
-            ),
+            format!("--service-account-signing-key-file={}", file(SIGNING_KEY)),
             "--authorization-mode=Node,RBAC".to_owned(),
             // Pod Security and ServiceAccount are on by default; named so that nobody wonders.
             "--enable-admission-plugins=NodeRestriction,PodSecurity,ServiceAccount".to_owned(),

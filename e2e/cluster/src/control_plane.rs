@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::api_server::{FilesError, ServerFiles};
+use crate::api_server::{FilesError, SIGNING_KEY, ServerFiles};
 use crate::binaries::{Binaries, BuildError, Program};
-use crate::certificate::{Authority, CertificateError};
+use crate::certificate::{Authority, CertificateError, Identity};
 use crate::kubeconfig;
 use crate::probe::Probe;
 use crate::process::{Keeper, ProcessError, Server};
 use crate::progress::Progress;
+use crate::token::{self, TokenError};
 
 /// Beginning of the name of a control plane's directory.
 const PREFIX: &str = "tensorpool-control-plane-";
@@ -95,6 +96,7 @@ pub struct ControlPlane {
     files: ServerFiles,
     kubectl: PathBuf,
     server: String,
+    address: SocketAddr,
     directory: TempDir,
     _lock: File,
 }
@@ -144,6 +146,7 @@ impl ControlPlane {
             files,
             kubectl,
             server: format!("https://{address}"),
+            address,
             directory,
             _lock: lock,
         };
@@ -191,6 +194,18 @@ impl ControlPlane {
         Ok(self.files.put(&format!("{name}.kubeconfig"), &text)?)
     }
 
+    /// A service account token of this control plane, such as `kubectl create token` prints, signed
+    /// again so that it is refused once `left` has passed: the API server gives out none for less
+    /// than ten minutes. It remembers what it took for ten seconds more.
+    ///
+    /// # Errors
+    /// When it is no token.
+    pub fn token_ending_in(&self, token: &str, left: Duration) -> Result<String, TokenError> {
+        let key = fs::read_to_string(self.directory.path().join(SIGNING_KEY));
+        let key = key.map_err(|error| TokenError::Key(error.to_string()))?;
+        token::ending_in(token, &key, left)
+    }
+
     /// `kubectl` as the administrator.
     #[must_use]
     pub fn kubectl(&self) -> Command {
@@ -207,6 +222,21 @@ impl ControlPlane {
             .arg("--cache-dir")
             .arg(self.directory.path().join("kubectl-cache"));
         command
+    }
+
+    /// Where the API server listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A certificate of any user.
+    pub(crate) fn identity_of(&self, user: &str) -> Result<Identity, CertificateError> {
+        self.authority.client(user, None)
+    }
+
+    /// Writes a file that lives as long as the control plane.
+    pub(crate) fn put(&self, name: &str, text: &str) -> Result<PathBuf, StartError> {
+        Ok(self.files.put(name, text)?)
     }
 
     /// The audit log: one JSON object per line, for every answered request.

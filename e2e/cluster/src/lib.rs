@@ -5,7 +5,7 @@
 //!
 //! - [`ControlPlane`]: etcd and an API server, for tests of schemas, admission, RBAC and
 //!   controllers. Needs no root, takes about two seconds, is gone when dropped; any number run
-//!   side by side.
+//!   side by side. [`FaultProxy`] stands in front of one and fails as a test says.
 //! - [`Cluster`]: the whole, with a node that runs pods, in namespaces of its own. Needs root.
 //!
 //! `docs/cluster.md` says how a person uses both.
@@ -15,12 +15,14 @@ pub use certificate::CertificateError;
 pub use cluster::{Cluster, ClusterError, Options};
 pub use control_plane::{ControlPlane, StartError};
 pub use debian::{DebianError, unpacked as unpack_debian_package};
+pub use fault_proxy::{Asked, Caller, Fate, FaultProxy};
 pub use go::GoError;
 pub use images::StaticImage;
 pub use page_pool::HugepageError;
 pub use process::ProcessError;
 pub use progress::Progress;
 pub use runtime::{Runtime, fetch_packages};
+pub use token::TokenError;
 
 pub mod inside;
 
@@ -32,6 +34,7 @@ mod cluster;
 mod components;
 mod control_plane;
 mod debian;
+mod fault_proxy;
 mod go;
 mod images;
 mod init;
@@ -43,3 +46,4 @@ mod process;
 mod progress;
 mod runtime;
 mod state;
+mod token;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, IpAddr, ServerName};
+use rustls::pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::certificate::Identity;
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -23,19 +25,9 @@ pub(crate) struct Probe {
 impl Probe {
     /// A probe of the server at `address`.
     pub(crate) fn new(address: SocketAddr, authority_pem: &str) -> io::Result<Self> {
-        let authority =
-            CertificateDer::from_pem_slice(authority_pem.as_bytes()).map_err(io::Error::other)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(authority).map_err(io::Error::other)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         Ok(Self {
             address,
-            config: Arc::new(config),
+            config: trusting(authority_pem, None)?,
         })
     }
 
@@ -49,7 +41,7 @@ impl Probe {
         let socket = TcpStream::connect_timeout(&self.address, LIMIT)?;
         socket.set_read_timeout(Some(LIMIT))?;
         socket.set_write_timeout(Some(LIMIT))?;
-        let name = ServerName::IpAddress(IpAddr::from(self.address.ip()));
+        let name = server_name(self.address);
         let connection =
             ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, socket);
@@ -63,4 +55,38 @@ impl Probe {
         let answer = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
         Ok(answer.lines().next().unwrap_or_default().to_owned())
     }
+}
+
+/// What a client believes that trusts one authority only, and who it is, if anybody.
+pub(crate) fn trusting(
+    authority_pem: &str,
+    identity: Option<&Identity>,
+) -> io::Result<Arc<ClientConfig>> {
+    let authority =
+        CertificateDer::from_pem_slice(authority_pem.as_bytes()).map_err(io::Error::other)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(authority).map_err(io::Error::other)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
+                .map_err(io::Error::other)?;
+            let key =
+                PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(io::Error::other)?;
+            builder
+                .with_client_auth_cert(vec![certificate], key)
+                .map_err(io::Error::other)?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+/// The name by which a server is known that has only an address.
+pub(crate) fn server_name(address: SocketAddr) -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::from(address.ip()))
 }

@@ -8,11 +8,22 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kube::api::DeleteParams;
+use tensorpool_cluster::{Asked, Fate};
 use tensorpool_crds::{TensorPoolNode, TensorStream};
 
 use crate::process::Operator;
-use crate::proxy::{Asked, Fate, Proxy};
 use crate::world::{World, reason};
+
+/// A write that is part of the operator's work: no lease, no event for people.
+fn is_work(asked: &Asked) -> bool {
+    asked.is_write() && !asked.path.contains("/leases") && !asked.path.contains("/events")
+}
+
+/// Each work write fails once, each list and watch as well.
+fn is_answered_once(asked: &Asked) -> bool {
+    let is_look = !asked.is_write() && !asked.path.contains("/leases");
+    is_work(asked) || is_look
+}
 
 /// A stream from its creation to its end, with one node that serves it meanwhile.
 async fn a_life(world: &World, name: &str) {
@@ -37,11 +48,10 @@ async fn a_life(world: &World, name: &str) {
 #[tokio::test]
 async fn control_plane_that_fails_once_at_everything_delays_and_loses_nothing() {
     let world = World::start(&["n1"]).await;
-    let (kills, _killed) = channel();
-    let proxy = Proxy::start(&world.operators_kubeconfig(), kills);
+    let proxy = world.proxy();
     // Already the first list of each kind fails.
-    proxy.refuse_everything_once(503);
-    let operator = Operator::start(&proxy.kubeconfig, "one");
+    proxy.refuse_once(503, is_answered_once);
+    let operator = Operator::start(&proxy.kubeconfig(), "one");
     a_life(&world, "camera-503").await;
     for (code, result) in [
         (409, "conflict"),
@@ -49,7 +59,7 @@ async fn control_plane_that_fails_once_at_everything_delays_and_loses_nothing() 
         (429, "throttled"),
         (500, "server"),
     ] {
-        proxy.refuse_everything_once(code);
+        proxy.refuse_once(code, is_answered_once);
         a_life(&world, &format!("camera-{code}")).await;
         let metric = format!(
             r#"tensorpool_operator_writes_total{{part="stream_status",result="{result}"}}"#
@@ -62,8 +72,7 @@ async fn control_plane_that_fails_once_at_everything_delays_and_loses_nothing() 
 #[tokio::test]
 async fn control_plane_whose_watches_expire_is_listed_again() {
     let world = World::start(&["n1"]).await;
-    let (kills, _killed) = channel();
-    let proxy = Proxy::start(&world.operators_kubeconfig(), kills);
+    let proxy = world.proxy();
     // The first watch of each kind begins and says that it is too old.
     let mut expired = BTreeSet::new();
     proxy.judge(move |asked| {
@@ -73,7 +82,7 @@ async fn control_plane_whose_watches_expire_is_listed_again() {
             Fate::Passed
         }
     });
-    let _operator = Operator::start(&proxy.kubeconfig, "one");
+    let _operator = Operator::start(&proxy.kubeconfig(), "one");
     a_life(&world, "camera").await;
 }
 
@@ -123,13 +132,13 @@ impl Supervisor {
 #[tokio::test]
 async fn control_plane_sees_the_end_of_a_stream_whose_operator_dies_before_and_after_each_write() {
     let world = World::start(&["n1"]).await;
-    let (kills, killed) = channel();
-    let proxy = Proxy::start(&world.operators_kubeconfig(), kills);
+    let proxy = world.proxy();
+    let killed = proxy.kills();
     // Each kind of write kills it twice: once before it is done, once after.
     let seen: Arc<Mutex<[BTreeSet<String>; 2]>> = Arc::default();
     let judged = Arc::clone(&seen);
     proxy.judge(move |asked| {
-        if !asked.is_work() {
+        if !is_work(asked) {
             return Fate::Passed;
         }
         let mut seen = judged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +152,7 @@ async fn control_plane_sees_the_end_of_a_stream_whose_operator_dies_before_and_a
             Fate::Passed
         }
     });
-    let supervisor = Supervisor::start(&proxy.kubeconfig, killed);
+    let supervisor = Supervisor::start(&proxy.kubeconfig(), killed);
     a_life(&world, "camera").await;
     // The same writes once more, for a stream of the same name that is another one.
     seen.lock().unwrap_or_else(PoisonError::into_inner)[1].clear();

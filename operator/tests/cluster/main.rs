@@ -6,6 +6,5 @@ mod injected;
 mod leading;
 mod life;
 mod process;
-mod proxy;
 mod repair;
 mod world;

@@ -12,7 +12,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tensorpool_cluster::ControlPlane;
+use tensorpool_cluster::{Caller, ControlPlane, FaultProxy};
 use tensorpool_crds::{
     Pool, StreamLayout, TensorPoolNode, TensorStream, TensorStreamSpec, field_manager,
 };
@@ -78,6 +78,12 @@ impl World {
     pub(crate) fn operators_kubeconfig(&self) -> PathBuf {
         let kubeconfig = self.control_plane.kubeconfig_of("operator", None);
         kubeconfig.expect("a kubeconfig is written")
+    }
+
+    /// In front of the API server, with the operator's rights.
+    pub(crate) fn proxy(&self) -> FaultProxy {
+        let proxy = FaultProxy::start(&self.control_plane, Caller::User("operator"));
+        proxy.expect("a proxy starts")
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
