@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         "bench" => become_e2e::bench(&workspace, &rest),
         "cluster" => cluster::run(&workspace, &rest),
         "e2e" => e2e::run(&workspace, &rest),
+        hugepages::WATCH => hugepages::give_back_at_the_end(&rest),
         "spec" => spec::run(&workspace, &rest),
         "codegen" => generate(&workspace, rest.iter().any(|flag| flag == "--check")),
         "" | "help" | "--help" | "-h" => {

@@ -1,0 +1,164 @@
+//! What a run takes of the kernel's pool, as it stands in the cache before it is taken.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::command::{Show, run};
+
+/// Pages to be added to a pool, and the mount on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The kernel's directory of the pool.
+    pool: PathBuf,
+    /// The boot: after the next one there is nothing to give back.
+    boot: String,
+    /// Pages before.
+    before: u64,
+    /// Pages that are added.
+    pages: u64,
+    mount: PathBuf,
+}
+
+impl Record {
+    /// What will be taken, given what is there now.
+    pub(super) fn plan(pool: &Path, pages: u64, mount: &Path) -> Result<Self, String> {
+        Ok(Self {
+            pool: pool.to_owned(),
+            boot: this_boot(),
+            before: count(pool, "nr_hugepages").ok_or("this kernel has no pool of 2 MiB pages")?,
+            pages,
+            mount: mount.to_owned(),
+        })
+    }
+
+    /// Adds the pages.
+    pub(super) fn take(&self) -> Result<(), String> {
+        self.set(self.before.saturating_add(self.pages))?;
+        let (free, pages) = (count(&self.pool, "free_hugepages").unwrap_or(0), self.pages);
+        if free >= pages {
+            return Ok(());
+        }
+        Err(format!(
+            "{pages} free pages of 2 MiB are needed, the kernel gave {free}: free some memory"
+        ))
+    }
+
+    /// Unmounts, takes out what was added, and forgets it. What others have added since stays theirs.
+    pub(super) fn give_back(&self, file: &Path) -> Result<(), String> {
+        if self.boot == this_boot() {
+            unmount(&self.mount);
+            let now = count(&self.pool, "nr_hugepages").unwrap_or(self.before);
+            let ours = now.saturating_sub(self.before).min(self.pages);
+            self.set(now.saturating_sub(ours))?;
+        }
+        fs::remove_file(file)
+            .map_err(|error| format!("could not remove {}: {error}", file.display()))
+    }
+
+    /// The record of an earlier run, if it has not given back what it took.
+    pub(super) fn read(file: &Path) -> Result<Option<Self>, String> {
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("could not read {}: {error}", file.display())),
+        };
+        match Self::parse(&text) {
+            Some(record) => Ok(Some(record)),
+            // Cut off while it was written, so nothing was taken: it is complete before that.
+            None => fs::remove_file(file)
+                .map(|()| None)
+                .map_err(|error| format!("could not remove {}: {error}", file.display())),
+        }
+    }
+
+    /// Writes it down, whole or not at all.
+    pub(super) fn write(&self, file: &Path) -> Result<(), String> {
+        let text = format!(
+            "{}\n{}\n{}\n{}\n{}\nend\n",
+            self.pool.display(),
+            self.boot,
+            self.before,
+            self.pages,
+            self.mount.display()
+        );
+        fs::write(file, text)
+            .map_err(|error| format!("could not write {}: {error}", file.display()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let lines: Vec<&str> = text.lines().collect();
+        let [pool, boot, before, pages, mount, "end"] = lines[..] else {
+            return None;
+        };
+        Some(Self {
+            pool: pool.into(),
+            boot: boot.to_owned(),
+            before: before.parse().ok()?,
+            pages: pages.parse().ok()?,
+            mount: mount.into(),
+        })
+    }
+
+    fn set(&self, pages: u64) -> Result<(), String> {
+        let file = self.pool.join("nr_hugepages");
+        fs::write(&file, pages.to_string()).map_err(|error| {
+            format!(
+                "could not reserve huge pages in {}: {error}; run as root, or mount hugetlbfs yourself and name it in TENSORPOOL_HUGETLB_DIR",
+                file.display()
+            )
+        })
+    }
+}
+
+fn this_boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn count(pool: &Path, file: &str) -> Option<u64> {
+    let text = fs::read_to_string(pool.join(file)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// From the tree at once, although a process of a killed run may still have a file open.
+fn unmount(mount: &Path) {
+    if !is_mounted(mount) {
+        return;
+    }
+    let mut command = Command::new("umount");
+    command.arg("--lazy").arg(mount);
+    if !run(&mut command, Show::Nothing).is_ok_and(|done| done.status.success()) {
+        eprintln!("could not unmount {}", mount.display());
+    }
+}
+
+fn is_mounted(mount: &Path) -> bool {
+    let line = format!(" {} ", mount.display());
+    fs::read_to_string("/proc/self/mounts").is_ok_and(|mounts| mounts.contains(&line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            pool: "/pool".into(),
+            boot: this_boot(),
+            before: 3,
+            pages: 256,
+            mount: "/mount".into(),
+        }
+    }
+
+    #[test]
+    fn half_a_record_is_none() {
+        let whole = "/pool\nboot\n3\n256\n/mount\nend\n";
+        assert!(Record::parse(whole).is_some());
+        for length in 0..whole.len() - 1 {
+            assert_eq!(Record::parse(&whole[..length]), None, "{length}");
+        }
+        assert_ne!(Record::parse(whole), Some(record()), "of another boot");
+    }
+}
