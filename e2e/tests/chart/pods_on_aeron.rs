@@ -72,7 +72,10 @@ fn control_plane_takes_pods_on_aeron_only_where_the_announced_paths_hold() {
             None => assert!(asked.elapsed() < SOON, "the policy is not followed"),
         }
     };
-    assert!(text.contains("has to be mounted at /run/tensorpool"), "{text}");
+    assert!(
+        text.contains("has to be mounted at /run/tensorpool"),
+        "{text}"
+    );
 
     let path = "/run/tensorpool";
     let camera = || json!([volume("camera", "aeron")]);
