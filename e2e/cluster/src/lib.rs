@@ -12,6 +12,7 @@
 
 pub use binaries::{Binaries, BuildError, Program};
 pub use certificate::CertificateError;
+pub use chart::{ChartError, rendered_chart};
 pub use cluster::{Cluster, ClusterError, Options};
 pub use control_plane::{ControlPlane, StartError};
 pub use debian::{DebianError, unpacked as unpack_debian_package};
@@ -30,6 +31,7 @@ mod api_server;
 mod binaries;
 mod certificate;
 mod cgroups;
+mod chart;
 mod cluster;
 mod components;
 mod control_plane;

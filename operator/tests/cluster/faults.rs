@@ -11,8 +11,11 @@ use crate::world::{World, reason};
 async fn control_plane_that_forbids_one_thing_stops_nothing_else() {
     let world = World::start(&["n1"]).await;
     // Nodes may be read, not labelled.
-    let read_only = r#"[{"op":"replace","path":"/rules/0/verbs","value":["list","watch"]}]"#;
-    let role = "tensorpool-operator-nodes";
+    let read_only = r#"[
+        {"op": "test", "path": "/rules/3/resources", "value": ["nodes"]},
+        {"op": "replace", "path": "/rules/3/verbs", "value": ["list", "watch"]}
+    ]"#;
+    let role = "tensorpool-operator";
     world.kubectl(&["patch", "clusterrole", role, "--type=json", "-p", read_only]);
     let operator = world.operator("one");
     world.make_stream("camera").await;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Node;
@@ -12,13 +13,18 @@ use kube::runtime::wait::await_condition;
 use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tensorpool_cluster::{Caller, ControlPlane, FaultProxy};
+use tensorpool_cluster::{Caller, ControlPlane, FaultProxy, rendered_chart};
 use tensorpool_crds::{
     Pool, StreamLayout, TensorPoolNode, TensorStream, TensorStreamSpec, field_manager,
 };
 use tokio::time::timeout;
 
 use crate::process::{LIMIT, Operator};
+
+/// Where the release would be.
+const SYSTEM: &str = "tensorpool-system";
+/// The operator, as the API server names its service account.
+const OPERATOR: &str = "system:serviceaccount:tensorpool-system:tensorpool-operator";
 
 pub(crate) struct World {
     control_plane: ControlPlane,
@@ -48,10 +54,9 @@ impl World {
             "--all",
             "--timeout=60s",
         ]);
-        world.kubectl(&["create", "namespace", "tensorpool-system"]);
+        world.kubectl(&["create", "namespace", SYSTEM]);
         world.kubectl(&["create", "namespace", "vision"]);
-        let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/rbac.yaml");
-        world.kubectl(&["apply", "-f", rbac]);
+        world.apply_rights();
         for name in nodes {
             let node = Node {
                 metadata: ObjectMeta {
@@ -70,19 +75,31 @@ impl World {
         world
     }
 
-    /// An operator with the rights of `rbac.yaml` and no others.
+    /// The service account and the roles that the chart gives the operator.
+    fn apply_rights(&self) {
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/tensorpool");
+        let rights = ["templates/operator-rbac.yaml"];
+        let objects = rendered_chart(Path::new(chart), SYSTEM, &rights);
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(objects.expect("the chart is good").as_bytes())
+            .expect("there is space");
+        let path = file.path().to_str().expect("a path of ours");
+        self.kubectl(&["apply", "--filename", path]);
+    }
+
+    /// An operator with the rights that the chart gives it, and no others.
     pub(crate) fn operator(&self, name: &str) -> Operator {
         Operator::start(&self.operators_kubeconfig(), name)
     }
 
     pub(crate) fn operators_kubeconfig(&self) -> PathBuf {
-        let kubeconfig = self.control_plane.kubeconfig_of("operator", None);
+        let kubeconfig = self.control_plane.kubeconfig_of(OPERATOR, None);
         kubeconfig.expect("a kubeconfig is written")
     }
 
     /// In front of the API server, with the operator's rights.
     pub(crate) fn proxy(&self) -> FaultProxy {
-        let proxy = FaultProxy::start(&self.control_plane, Caller::User("operator"));
+        let proxy = FaultProxy::start(&self.control_plane, Caller::User(OPERATOR));
         proxy.expect("a proxy starts")
     }
 
@@ -246,7 +263,7 @@ impl World {
         let requests: Vec<Value> = log
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
-            .filter(|it: &Value| it["user"]["username"] == "operator")
+            .filter(|it: &Value| it["user"]["username"] == OPERATOR)
             .collect();
         assert!(
             !requests.is_empty(),
