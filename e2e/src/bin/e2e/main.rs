@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use world::{Programs, World};
 
+mod access;
 mod aeron;
 mod audit;
 mod images;

@@ -1,5 +1,6 @@
 //! What is shown, in the order in which a person would do it.
 
+use crate::access;
 use crate::aeron;
 use crate::audit;
 use crate::images;
@@ -27,6 +28,7 @@ pub(crate) fn run(world: &World, report: &mut Report) {
     report.step("the quickstart works as it is written", || {
         quickstart(world)
     });
+    access::run(world, report);
     report.step(
         "two restricted pods exchange 10,000 frames through huge pages",
         || exchange(world),
