@@ -10,6 +10,7 @@
 pub mod access;
 mod answer;
 mod begin;
+pub mod capacity;
 pub mod follow;
 pub mod huge_pages;
 mod lease;
@@ -37,6 +38,7 @@ use crate::attachments::csidriver::CsiDriverObject;
 use crate::control::Control;
 
 use self::access::Reviewer;
+use self::capacity::Kubelet;
 use self::follow::{Follower, Following};
 use self::lease::Heartbeat;
 use self::report::Reporter;
@@ -180,6 +182,7 @@ async fn run(
         seen: sight.clone(),
     };
     let reporter = Reporter {
+        kubelet: Kubelet::new(client.clone(), &options.node),
         client,
         control: options.control,
         node: options.node,

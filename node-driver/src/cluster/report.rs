@@ -15,10 +15,11 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use super::answer::{Failure, answered};
+use super::capacity::Kubelet;
 use super::follow::Following;
 use super::object::Seen;
 use super::pace::Pace;
-use super::status::{Facts, Surroundings, same, shut_down, status_of};
+use super::status::{Facts, Surroundings, same, shut_down, status_of, wants_huge_pages};
 use super::{huge_pages, mounts, random_byte};
 use crate::control::{Control, ControlError};
 
@@ -31,6 +32,7 @@ const BUSY: Duration = Duration::from_millis(100);
 pub(super) struct Reporter {
     pub(super) client: Client,
     pub(super) control: Control,
+    pub(super) kubelet: Kubelet,
     pub(super) node: String,
     pub(super) driver: DriverIdentity,
     pub(super) aeron: Option<AeronEndpoint>,
@@ -146,6 +148,12 @@ impl Reporter {
         let surroundings = self.surroundings.borrow_and_update().clone();
         let huge_pages = huge_pages::read();
         let mounts = mounts::read(&snapshot.bases);
+        let counted = match following.policy.as_deref() {
+            Some(policy) if wants_huge_pages(policy) => {
+                self.kubelet.counted(self.control.requests()).await
+            }
+            Some(_) | None => None,
+        };
         let before = there.status.as_ref();
         let facts = Facts {
             driver: &self.driver,
@@ -154,6 +162,7 @@ impl Reporter {
             snapshot: &snapshot,
             surroundings: &surroundings,
             huge_pages: &huge_pages,
+            counted,
             mounts: &mounts,
             before: before.map_or(&[], |status| &status.conditions),
         };

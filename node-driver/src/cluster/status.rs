@@ -8,11 +8,12 @@ mod tests;
 use std::collections::BTreeMap;
 
 use tensorpool_crds::{
-    AeronEndpoint, Condition, DriverIdentity, PoolReport, StreamPhase, StreamReport,
+    AeronEndpoint, Condition, DriverIdentity, PageSize, PoolReport, StreamPhase, StreamReport,
     TensorPoolNodeStatus, Time, Transport, deduplicate, same_but_times, settle,
 };
 use tensorpool_driver_core::{DepartedStatus, StreamPhase as CorePhase, StreamStatus, Way};
 
+use super::capacity::Capacity;
 use super::follow::Following;
 use super::huge_pages::HugePages;
 use super::mounts::MountFacts;
@@ -65,6 +66,8 @@ pub struct Facts<'a> {
     pub surroundings: &'a Surroundings,
     /// What the kernel has.
     pub huge_pages: &'a [HugePages],
+    /// What kubelet takes it to have, where that is known.
+    pub counted: Option<&'a Capacity>,
     /// How the memory is mounted.
     pub mounts: &'a [MountFacts],
     /// The conditions that stand there, for their times.
@@ -131,6 +134,12 @@ pub fn same(left: &TensorPoolNodeStatus, right: &TensorPoolNodeStatus) -> bool {
         ..status.clone()
     };
     same_but_times(&left.conditions, &right.conditions) && without(left) == without(right)
+}
+
+/// Whether some class is in huge pages.
+pub(super) fn wants_huge_pages(policy: &ClusterPolicy) -> bool {
+    let mut classes = policy.classes.iter();
+    classes.any(|class| class.page_size != PageSize::Base)
 }
 
 fn allows_aeron(policy: &ClusterPolicy) -> bool {

@@ -14,6 +14,7 @@ pub(super) fn drafts(facts: &Facts<'_>, dropped: usize) -> Vec<Draft> {
     let mut drafts = vec![ready(facts), policy_applied(facts, dropped)];
     drafts.extend(csi(facts));
     drafts.extend(huge_pages(facts));
+    drafts.extend(stale(facts));
     drafts.push(resize(facts));
     drafts.push(aeron(facts));
     drafts
@@ -223,6 +224,34 @@ fn huge_pages(facts: &Facts<'_>) -> Option<Draft> {
     } else {
         let message = short.join("; ");
         draft(kind, Polarity::False, NodeReason::TooFewHugepages, message)
+    })
+}
+
+/// Only where some class wants huge pages and kubelet has said what it counts.
+fn stale(facts: &Facts<'_>) -> Option<Draft> {
+    let counted = facts.counted?;
+    let sizes = [PageSize::Huge2Mi, PageSize::Huge1Gi];
+    let wants = |size: &PageSize| classes(facts).iter().any(|class| class.page_size == *size);
+    let differ: Vec<String> = sizes
+        .into_iter()
+        .filter(wants)
+        .filter_map(|size| {
+            let page = size.bytes();
+            let kernel = facts.huge_pages.iter().find(|it| it.page_bytes == page);
+            let has = kernel.map_or(0, |it| it.total);
+            let counts = counted.get(&page).copied().unwrap_or(0) / page;
+            let name = size.name();
+            (has != counts).then(|| {
+                format!("kubelet counts {counts} pages of {name} and this machine has {has}")
+            })
+        })
+        .collect();
+    let kind = NodeCondition::HugepagesStale;
+    Some(if differ.is_empty() {
+        draft(kind, Polarity::False, NodeReason::AsExpected, "")
+    } else {
+        let message = format!("{}: restart kubelet", differ.join("; "));
+        draft(kind, Polarity::True, NodeReason::RestartKubelet, message)
     })
 }
 

@@ -15,6 +15,7 @@ use tensorpool_driver_core::{
 use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, MonoNanos, StreamId};
 
 use super::{CsiState, Facts, Surroundings, same, status_of};
+use crate::cluster::capacity::Capacity;
 use crate::cluster::follow::Following;
 use crate::cluster::huge_pages::HugePages;
 use crate::cluster::mounts::MountFacts;
@@ -30,6 +31,7 @@ struct Node {
     snapshot: Snapshot,
     surroundings: Surroundings,
     huge_pages: Vec<HugePages>,
+    counted: Option<Capacity>,
     mounts: Vec<MountFacts>,
     before: Vec<Condition>,
 }
@@ -67,6 +69,7 @@ impl Node {
                 pods: BTreeMap::new(),
             },
             huge_pages: Vec::new(),
+            counted: None,
             mounts: Vec::new(),
             before: Vec::new(),
         }
@@ -85,6 +88,7 @@ impl Node {
             snapshot: &self.snapshot,
             surroundings: &self.surroundings,
             huge_pages: &self.huge_pages,
+            counted: self.counted.as_ref(),
             mounts: &self.mounts,
             before: &self.before,
         };
@@ -510,6 +514,38 @@ fn huge_pages_that_do_not_suffice_are_missed() {
     node.mounts = vec![mounted("2Mi", true, None)];
     node.huge_pages = pages(32, 32, 40);
     node.has("HugepagesAvailable", "True", "AsExpected");
+}
+
+#[test]
+fn huge_pages_that_kubelet_counts_otherwise_are_stale() {
+    let mut node = Node::new();
+    node.huge_pages = vec![HugePages {
+        page_bytes: 2 * MIB,
+        free: 40,
+        promised: 0,
+        total: 40,
+    }];
+    // Nobody wants them, or nobody knows what kubelet counts.
+    node.counted = Some(Capacity::from([(2 * MIB, 0)]));
+    node.has("HugepagesStale", "False", "AsExpected");
+    node.policy().classes = vec![class("huge", PageSize::Huge2Mi)];
+    node.snapshot.bases = vec![base("2Mi", 64 * MIB)];
+    node.counted = None;
+    assert_eq!(node.condition("HugepagesStale"), None);
+    node.counted = Some(Capacity::from([(2 * MIB, 80 * MIB)]));
+    node.has("HugepagesStale", "False", "AsExpected");
+    for (counted, pages) in [
+        (Capacity::from([(2 * MIB, 60 * MIB)]), 30),
+        (Capacity::from([(2 * MIB, 100 * MIB)]), 50),
+        (Capacity::new(), 0),
+    ] {
+        node.counted = Some(counted);
+        let message = node.has("HugepagesStale", "True", "RestartKubelet");
+        assert_eq!(
+            message,
+            format!("kubelet counts {pages} pages of 2Mi and this machine has 40: restart kubelet")
+        );
+    }
 }
 
 #[test]
