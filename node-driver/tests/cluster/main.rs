@@ -3,6 +3,8 @@
 
 mod access;
 mod away;
+mod damaged;
+mod faults;
 mod following;
 mod identity;
 mod many;
@@ -10,4 +12,5 @@ mod node;
 mod objects;
 #[path = "../support/mod.rs"]
 mod support;
+mod witness;
 mod world;

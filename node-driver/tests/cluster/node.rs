@@ -8,6 +8,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tensorpool_cluster::FaultProxy;
+use tensorpool_node_driver::attachments::protocol::VERSION;
 
 use crate::support::Driver;
 use crate::support::raw::Raw;
@@ -20,11 +22,25 @@ pub(crate) struct Node<'a> {
     directory: TempDir,
     memory: TempDir,
     kubeconfig: PathBuf,
+    keepalive_ms: u64,
 }
 
 impl<'a> Node<'a> {
     /// Nothing runs yet. The driver gets a token that is bound to its pod on this node.
     pub(crate) fn new(world: &'a World, name: &'static str) -> Self {
+        Self::with(world, name, world.kubeconfig(Some(name)))
+    }
+
+    /// One that reaches the API server through a proxy.
+    pub(crate) fn behind(world: &'a World, name: &'static str, proxy: &FaultProxy) -> Self {
+        Self::with(
+            world,
+            name,
+            world.kubeconfig_at(Some(name), &proxy.server()),
+        )
+    }
+
+    fn with(world: &'a World, name: &'static str, kubeconfig: PathBuf) -> Self {
         let node = Self {
             world,
             name,
@@ -33,11 +49,19 @@ impl<'a> Node<'a> {
                 .prefix("tensorpool-test-")
                 .tempdir_in("/dev/shm")
                 .expect("a directory on /dev/shm"),
-            kubeconfig: world.kubeconfig(Some(name)),
+            kubeconfig,
+            keepalive_ms: 60_000,
         };
         fs::create_dir(node.memory.path().join("4Ki")).expect("it is new");
         fs::write(node.config(), node.toml()).expect("the directory is ours");
         node
+    }
+
+    /// Leases live by this rhythm.
+    pub(crate) fn keepalive(mut self, milliseconds: u64) -> Self {
+        self.keepalive_ms = milliseconds;
+        fs::write(self.config(), self.toml()).expect("the directory is ours");
+        self
     }
 
     /// With the driver's token.
@@ -49,7 +73,7 @@ impl<'a> Node<'a> {
         self.directory.path().join("driver.toml")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("driver.sock")
     }
 
@@ -70,7 +94,7 @@ pod_name = "driver-{node}"
 internal_socket = "{internal}"
 
 [policies]
-lease_keepalive_interval_ms = 60000
+lease_keepalive_interval_ms = {keepalive}
 shutdown_timeout_ms = 5000
 
 [socket]
@@ -85,6 +109,7 @@ filter = "tensorpool_node_driver=debug,info"
 "#,
             state = self.directory.path().join("state").display(),
             memory = self.memory.path().display(),
+            keepalive = self.keepalive_ms,
             node = self.name,
             internal = self.directory.path().join("internal.sock").display(),
             socket = self.socket().display(),
@@ -112,7 +137,7 @@ filter = "tensorpool_node_driver=debug,info"
         let mut driver = eventually("the driver listens for csi", || {
             UnixStream::connect(&socket).map_err(|error| error.to_string())
         });
-        let probe = json!({"version": 1, "ask": "probe", "registered": true});
+        let probe = json!({"version": VERSION, "ask": "probe", "registered": true});
         writeln!(driver, "{probe}").expect("the driver reads");
         let mut answer = String::new();
         BufReader::new(driver)

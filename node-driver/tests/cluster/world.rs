@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tensorpool_cluster::ControlPlane;
+use tensorpool_cluster::{Caller, ControlPlane, FaultProxy};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -112,18 +112,29 @@ impl World {
     /// driver pod of `node`; without a node it is bound to nothing. The token lies in a file of its
     /// own beside it, and is read again as it changes.
     pub(crate) fn kubeconfig(&self, node: Option<&str>) -> PathBuf {
+        self.kubeconfig_at(node, self.control_plane.server())
+    }
+
+    /// The same, leading to another server.
+    pub(crate) fn kubeconfig_at(&self, node: Option<&str>, server: &str) -> PathBuf {
         let name = node.unwrap_or("unbound");
         let token = self.write(&format!("{name}.token"), &self.token(node));
         let authority = self.write("authority.pem", self.control_plane.authority_pem());
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "it",
             "clusters": [{"name": "it", "cluster": {
-                "server": self.control_plane.server(), "certificate-authority": authority,
+                "server": server, "certificate-authority": authority,
             }}],
             "users": [{"name": "it", "user": {"tokenFile": token}}],
             "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
         });
         self.write(&format!("{name}.kubeconfig"), &config.to_string())
+    }
+
+    /// In front of the API server; clients speak with their own tokens.
+    pub(crate) fn proxy(&self) -> FaultProxy {
+        let proxy = FaultProxy::start(&self.control_plane, Caller::Token);
+        proxy.expect("a proxy starts")
     }
 
     /// A fresh token.
