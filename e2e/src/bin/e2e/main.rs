@@ -14,6 +14,7 @@ mod access;
 mod aeron;
 mod audit;
 mod images;
+mod pages;
 mod report;
 mod steps;
 mod world;

@@ -4,6 +4,7 @@ use crate::access;
 use crate::aeron;
 use crate::audit;
 use crate::images;
+use crate::pages;
 use crate::report::Report;
 use crate::world::World;
 
@@ -29,6 +30,9 @@ pub(crate) fn run(world: &World, report: &mut Report) {
         quickstart(world)
     });
     access::run(world, report);
+    report.step("pods with frames are not charged for huge pages", || {
+        pages::are_the_drivers(world, &[(VISION, "camera"), (VISION, "detector")])
+    });
     report.step(
         "two restricted pods exchange 10,000 frames through huge pages",
         || exchange(world),
