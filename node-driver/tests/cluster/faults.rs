@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use crate::node::{Node, condition};
 use crate::objects::{node, stream};
 use crate::witness::Witness;
-use crate::world::{NAMESPACE, World, eventually};
+use crate::world::{NAMESPACE, World, eventually, eventually_within};
 
 /// Another policy, in another object of the same name: list, watch, status and Lease are all due.
 fn renew(world: &World, revision: &str) {
@@ -217,7 +217,9 @@ fn control_plane_that_takes_the_token_no_more_is_asked_with_the_next_one() {
     // As kubelet does it: the file has another token. Nobody tells the driver.
     world.write("n1.token", &token);
     client.lease(tensorpool_wire::Role::Consumer, 20_000, 9);
-    eventually("the status is written with the next token", || {
+    // The file is read once a minute, and a writer that failed pauses for half a minute.
+    let late = Duration::from_secs(150);
+    eventually_within(late, "the status is written with the next token", || {
         let status = n1.object()["status"].clone();
         if status["attachments"] == 3 {
             Ok(())

@@ -229,8 +229,17 @@ fn said(command: &mut Command) -> String {
 }
 
 /// Returns what `look` finds as soon as it finds something; its `Err` says what was seen last.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + LIMIT;
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(LIMIT, what, look)
+}
+
+/// The same for what takes its time.
+pub(crate) fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match look() {
             Ok(found) => return found,
