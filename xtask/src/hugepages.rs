@@ -53,7 +53,7 @@ impl Hugepages {
             watcher: Some(watch(&file)?),
             mount,
         };
-        record.take()?;
+        record.take(&file)?;
         let mut command = Command::new("mount");
         command
             .args(["-t", "hugetlbfs", "-o", "pagesize=2M,mode=0777"])

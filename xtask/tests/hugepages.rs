@@ -11,13 +11,20 @@ struct Pool {
 impl Pool {
     /// A pool of 3 pages to which a run has added 256, and what it wrote down.
     fn taken(test: &str, boot: &str) -> Self {
+        Self::with(test, boot, "taken")
+    }
+
+    fn with(test: &str, boot: &str, state: &str) -> Self {
         let name = format!("{test}-{}", std::process::id());
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&directory).expect("the build directory is ours");
         let pool = Self { directory };
         pool.set("259");
         let (shown, mount) = (pool.directory.display(), pool.directory.join("mount"));
-        let record = format!("{shown}\n{boot}\n3\n256\n{}\nend\n", mount.display());
+        let record = format!(
+            "{shown}\n{boot}\n3\n256\n{state}\n{}\nend\n",
+            mount.display()
+        );
         fs::write(pool.record(), record).expect("the directory is ours");
         pool
     }
@@ -77,16 +84,26 @@ fn pages_stay_while_the_run_lives_and_go_when_it_is_killed() {
 }
 
 #[test]
-fn what_others_added_or_took_since_is_not_touched() {
-    let pool = Pool::taken("others", &this_boot());
+fn what_others_added_or_gave_back_since_changes_nothing_of_theirs() {
+    let pool = Pool::taken("more", &this_boot());
     pool.set("269");
     ends_well(pool.watch(Stdio::null()));
     assert_eq!(pool.pages(), "13");
 
     let pool = Pool::taken("fewer", &this_boot());
-    pool.set("2");
+    pool.set("256");
     ends_well(pool.watch(Stdio::null()));
-    assert_eq!(pool.pages(), "2");
+    assert_eq!(pool.pages(), "0");
+}
+
+#[test]
+fn pages_that_were_perhaps_never_added_are_not_taken_from_others() {
+    for (now, after) in [("3", "3"), ("100", "3"), ("259", "3"), ("2", "2")] {
+        let pool = Pool::with(&format!("planned-{now}"), &this_boot(), "planned");
+        pool.set(now);
+        ends_well(pool.watch(Stdio::null()));
+        assert_eq!(pool.pages(), after, "of {now}");
+    }
 }
 
 #[test]

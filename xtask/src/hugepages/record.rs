@@ -6,6 +6,9 @@ use std::process::Command;
 
 use crate::command::{Show, run};
 
+const PLANNED: &str = "planned";
+const TAKEN: &str = "taken";
+
 /// Pages to be added to a pool, and the mount on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
@@ -17,6 +20,8 @@ pub(super) struct Record {
     before: u64,
     /// Pages that are added.
     pages: u64,
+    /// Whether they have been. `false` while they may or may not.
+    is_taken: bool,
     mount: PathBuf,
 }
 
@@ -28,16 +33,18 @@ impl Record {
             boot: this_boot(),
             before: count(pool, "nr_hugepages").ok_or("this kernel has no pool of 2 MiB pages")?,
             pages,
+            is_taken: false,
             mount: mount.to_owned(),
         })
     }
 
-    /// Adds the pages.
-    pub(super) fn take(&self) -> Result<(), String> {
+    /// Adds the pages, and writes down that they are.
+    pub(super) fn take(mut self, file: &Path) -> Result<(), String> {
         self.set(self.before.saturating_add(self.pages))?;
         let (free, pages) = (count(&self.pool, "free_hugepages").unwrap_or(0), self.pages);
         if free >= pages {
-            return Ok(());
+            self.is_taken = true;
+            return self.write(file);
         }
         Err(format!(
             "{pages} free pages of 2 MiB are needed, the kernel gave {free}: free some memory"
@@ -49,7 +56,13 @@ impl Record {
         if self.boot == this_boot() {
             unmount(&self.mount);
             let now = count(&self.pool, "nr_hugepages").unwrap_or(self.before);
-            let ours = now.saturating_sub(self.before).min(self.pages);
+            // Others may have given back theirs since, so once ours are there they count in full.
+            let added = if self.is_taken {
+                now
+            } else {
+                now.saturating_sub(self.before)
+            };
+            let ours = added.min(self.pages);
             self.set(now.saturating_sub(ours))?;
         }
         fs::remove_file(file)
@@ -65,7 +78,7 @@ impl Record {
         };
         match Self::parse(&text) {
             Some(record) => Ok(Some(record)),
-            // Cut off while it was written, so nothing was taken: it is complete before that.
+            // Of another version, or damaged by hand: what it says is not to be relied on.
             None => fs::remove_file(file)
                 .map(|()| None)
                 .map_err(|error| format!("could not remove {}: {error}", file.display())),
@@ -88,7 +101,7 @@ impl Record {
 
     fn parse(text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().collect();
-        let [pool, boot, before, pages, mount, "end"] = lines[..] else {
+        let [pool, boot, before, pages, state, mount, "end"] = lines[..] else {
             return None;
         };
         Some(Self {
@@ -96,6 +109,11 @@ impl Record {
             boot: boot.to_owned(),
             before: before.parse().ok()?,
             pages: pages.parse().ok()?,
+            is_taken: match state {
+                TAKEN => true,
+                PLANNED => false,
+                _ => return None,
+            },
             mount: mount.into(),
         })
     }
@@ -142,23 +160,13 @@ fn is_mounted(mount: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn record() -> Record {
-        Record {
-            pool: "/pool".into(),
-            boot: this_boot(),
-            before: 3,
-            pages: 256,
-            mount: "/mount".into(),
-        }
-    }
-
     #[test]
     fn half_a_record_is_none() {
-        let whole = "/pool\nboot\n3\n256\n/mount\nend\n";
-        assert!(Record::parse(whole).is_some());
+        let whole = "/pool\nboot\n3\n256\ntaken\n/mount\nend\n";
+        let record = Record::parse(whole).expect("it is whole");
+        assert!(record.is_taken && record.before == 3 && record.pages == 256);
         for length in 0..whole.len() - 1 {
             assert_eq!(Record::parse(&whole[..length]), None, "{length}");
         }
-        assert_ne!(Record::parse(whole), Some(record()), "of another boot");
     }
 }
