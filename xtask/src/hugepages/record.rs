@@ -76,26 +76,28 @@ impl Record {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("could not read {}: {error}", file.display())),
         };
-        match Self::parse(&text) {
-            Some(record) => Ok(Some(record)),
-            // Of another version, or damaged by hand: what it says is not to be relied on.
-            None => fs::remove_file(file)
-                .map(|()| None)
-                .map_err(|error| format!("could not remove {}: {error}", file.display())),
-        }
+        Self::parse(&text).map(Some).ok_or_else(|| {
+            format!(
+                "{} cannot be read: look whether vm.nr_hugepages is as you want it, and remove that file",
+                file.display()
+            )
+        })
     }
 
     /// Writes it down, whole or not at all.
     pub(super) fn write(&self, file: &Path) -> Result<(), String> {
         let text = format!(
-            "{}\n{}\n{}\n{}\n{}\nend\n",
+            "{}\n{}\n{}\n{}\n{}\n{}\nend\n",
             self.pool.display(),
             self.boot,
             self.before,
             self.pages,
+            if self.is_taken { TAKEN } else { PLANNED },
             self.mount.display()
         );
-        fs::write(file, text)
+        let new = file.with_extension("new");
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, file))
             .map_err(|error| format!("could not write {}: {error}", file.display()))
     }
 
@@ -159,6 +161,27 @@ fn is_mounted(mount: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let pool = std::env::temp_dir().join(format!("tensorpool-pool-{}", std::process::id()));
+        fs::create_dir_all(&pool).expect("a directory");
+        fs::write(pool.join("nr_hugepages"), "3").expect("it is ours");
+        fs::write(pool.join("free_hugepages"), "256").expect("it is ours");
+        let file = pool.join("taken");
+        let record = Record::plan(&pool, 256, Path::new("/nowhere")).expect("it is a pool");
+        record.write(&file).expect("there is space");
+        assert_eq!(Record::read(&file), Ok(Some(record.clone())));
+        record.take(&file).expect("they are free");
+        assert_eq!(count(&pool, "nr_hugepages"), Some(259));
+        let taken = Record::read(&file).expect("it can be read");
+        let taken = taken.expect("it is there");
+        assert!(taken.is_taken);
+        taken.give_back(&file).expect("it can be written");
+        assert_eq!(count(&pool, "nr_hugepages"), Some(3));
+        assert_eq!(Record::read(&file), Ok(None));
+        fs::remove_dir_all(&pool).expect("it is ours");
+    }
 
     #[test]
     fn half_a_record_is_none() {
