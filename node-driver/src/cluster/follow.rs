@@ -14,6 +14,7 @@ use tensorpool_crds::{TensorPoolNode, TensorPoolNodeSpec};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::numa;
 use super::object::{Seen, Spec};
 use super::policy::{ClusterPolicy, policy_of};
 use super::view::PolicySlot;
@@ -90,7 +91,7 @@ impl Follower {
 
     /// Hands a policy over. One that the core refuses leaves the one before it.
     async fn follow(&self, seen: &Seen) -> Result<(), ControlError> {
-        let mut policy = policy_of(&seen.spec.readable);
+        let mut policy = policy_of(&seen.spec.readable, &numa::nodes());
         policy.refused.extend(seen.spec.streams.iter().cloned());
         let mut flaws = seen.spec.flaws.clone();
         let rejected = match self.hand_over(&policy).await {

@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_crds::{
-    NodePool, NodeQuota, NodeStream, PageSize, PlacementMode, TensorPoolNodeSpec, Transport,
+    NodePool, NodeQuota, NodeStream, NumaPolicy, PageSize, PlacementMode, ReclaimPolicy,
+    TensorPoolNodeSpec, Transport,
 };
 use tensorpool_driver_core::config::{
     ClassSpec, PolicySpec, PoolSpec, Profile, QuotaSpec, StreamLimits, StreamSpec,
@@ -112,6 +113,9 @@ pub enum Flaw {
     #[error("the policy names quota {0}, and does not say what it is")]
     NoSuchQuota(String),
     /// See message.
+    #[error("{0}")]
+    Unsupported(String),
+    /// See message.
     #[error("the driver cannot read the stream; is the operator newer than the driver? ({0})")]
     Unreadable(String),
 }
@@ -128,6 +132,7 @@ impl Flaw {
             Self::StreamIdTaken { .. } => "StreamIdInUse",
             Self::Twice => "StreamTwice",
             Self::NoSuchQuota(_) => "NoSuchQuota",
+            Self::Unsupported(_) => "Unsupported",
             Self::Unreadable(_) => "Unreadable",
         }
     }
@@ -154,9 +159,9 @@ impl ClusterPolicy {
 }
 
 /// Compiles the spec. The order of its lists does not matter. A stream that cannot be carried is named
-/// with the reason, and does not stop the others.
+/// with the reason, and does not stop the others. `numa_nodes` are those of this machine.
 #[must_use]
-pub fn policy_of(spec: &TensorPoolNodeSpec) -> ClusterPolicy {
+pub fn policy_of(spec: &TensorPoolNodeSpec, numa_nodes: &[u16]) -> ClusterPolicy {
     let mut classes = spec.pools.clone();
     classes.sort_by(|a, b| {
         (&a.class_name, a.page_size, a.size_bytes).cmp(&(&b.class_name, b.page_size, b.size_bytes))
@@ -166,6 +171,7 @@ pub fn policy_of(spec: &TensorPoolNodeSpec) -> ClusterPolicy {
     quotas.sort();
     let mut accepted = Accepted {
         classes: &classes,
+        numa_nodes,
         names: BTreeSet::new(),
         ids: BTreeMap::new(),
         spec: PolicySpec {
@@ -235,6 +241,7 @@ fn quota(quota: &NodeQuota) -> (String, QuotaSpec) {
 /// The streams that were found possible so far.
 struct Accepted<'a> {
     classes: &'a [NodePool],
+    numa_nodes: &'a [u16],
     names: BTreeSet<(String, String)>,
     ids: BTreeMap<u32, String>,
     spec: PolicySpec,
@@ -258,6 +265,9 @@ impl Accepted<'_> {
         }
         if stream.stream_id == 0 || stream.stream_id == u32::MAX {
             return Err(Flaw::StreamId(stream.stream_id));
+        }
+        if let Some(wish) = unsupported(stream, self.numa_nodes) {
+            return Err(Flaw::Unsupported(wish));
         }
         let quotas = stream.quotas.iter();
         let quotas = quotas.map(|quota| format!("{}/{quota}", stream.namespace));
@@ -313,6 +323,31 @@ impl Accepted<'_> {
             has: class.page_size.name(),
         })
     }
+}
+
+/// What the stream asks for and this driver does not do: better said than quietly left out.
+fn unsupported(stream: &NodeStream, numa_nodes: &[u16]) -> Option<String> {
+    if stream.revocation.reclaim_policy == ReclaimPolicy::Force {
+        return Some(
+            "revocation.reclaimPolicy Force is not done by this driver, which leaves memory to whoever maps it; use Retain"
+                .to_owned(),
+        );
+    }
+    let (policy, node) = (stream.numa.policy, stream.numa.node?);
+    let wish = match policy {
+        NumaPolicy::None => return None,
+        NumaPolicy::Preferred => "Preferred",
+        NumaPolicy::Bind => "Bind",
+    };
+    if !numa_nodes.contains(&node) {
+        return Some(format!(
+            "numa.node {node} is not a NUMA node of this machine"
+        ));
+    }
+    // All memory of a machine with one NUMA node is there.
+    (numa_nodes.len() > 1).then(|| {
+        format!("numa.policy {wish} is not done by this driver on machines with several NUMA nodes; use None")
+    })
 }
 
 fn profile(stream: &NodeStream) -> Profile {

@@ -266,7 +266,7 @@ impl Rig {
             }],
         });
         let spec: TensorPoolNodeSpec = serde_json::from_value(spec).unwrap();
-        self.slot.put(Arc::new(policy_of(&spec)));
+        self.slot.put(Arc::new(policy_of(&spec, &[0])));
     }
 
     /// What a driver does first with what it finds.

@@ -2,8 +2,9 @@
 //! cannot be carried stands in nobody's way.
 
 use tensorpool_crds::{
-    NodePool, NodeQuota, NodeQuotaHard, NodeStream, Numa, PageSize, PlacementMode, Pool,
-    PreemptionPolicy, Revocation, StreamLayout, StreamLimits, TensorPoolNodeSpec, Transport,
+    NodePool, NodeQuota, NodeQuotaHard, NodeStream, Numa, NumaPolicy, PageSize, PlacementMode,
+    Pool, PreemptionPolicy, ReclaimPolicy, Revocation, StreamLayout, StreamLimits,
+    TensorPoolNodeSpec, Transport,
 };
 use tensorpool_driver_core::config::{QuotaSpec, StreamLimits as CoreLimits};
 use tensorpool_wire::{PoolId, StreamId};
@@ -73,6 +74,11 @@ fn spec(streams: Vec<NodeStream>) -> TensorPoolNodeSpec {
     }
 }
 
+/// On a machine with one NUMA node.
+fn compiled(spec: &TensorPoolNodeSpec) -> ClusterPolicy {
+    policy_of(spec, &[0])
+}
+
 fn names(policy: &ClusterPolicy) -> Vec<&str> {
     policy.streams.iter().map(|it| it.name.as_str()).collect()
 }
@@ -92,7 +98,7 @@ fn everything_that_the_core_enforces_is_carried_over() {
     camera.mode = PlacementMode::Eager;
     let mut spec = spec(vec![camera]);
     spec.cordoned = Some(true);
-    let policy = policy_of(&spec);
+    let policy = compiled(&spec);
     assert_eq!(policy.revision, "r1");
     assert!(policy.cordoned && policy.spec.cordoned);
     assert_eq!(policy.refused, Vec::new());
@@ -155,7 +161,7 @@ fn the_order_of_the_lists_does_not_matter() {
     backwards.streams.reverse();
     backwards.pools.reverse();
     backwards.quotas.reverse();
-    let (one, other) = (policy_of(&forwards), policy_of(&backwards));
+    let (one, other) = (compiled(&forwards), compiled(&backwards));
     assert_eq!(one, other);
     assert_eq!(names(&one), ["a", "b", "high"]);
 }
@@ -173,8 +179,8 @@ fn lists_with_an_entry_twice_mean_the_same_in_any_order() {
     backwards.streams.reverse();
     backwards.pools.reverse();
     backwards.quotas.reverse();
-    assert_eq!(policy_of(&forwards), policy_of(&backwards));
-    assert!(is_valid(&policy_of(&forwards)));
+    assert_eq!(compiled(&forwards), compiled(&backwards));
+    assert!(is_valid(&compiled(&forwards)));
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn a_stream_that_cannot_be_carried_does_not_stop_the_others() {
     no_quota.quotas = vec!["gone".to_owned()];
     let mut twice = stream("camera", 6);
     twice.uid = "uid-later".to_owned();
-    let policy = policy_of(&spec(vec![
+    let policy = compiled(&spec(vec![
         no_class,
         other_pages,
         odd_layout,
@@ -231,7 +237,7 @@ fn a_quota_that_is_missing_is_not_taken_for_no_limit() {
     camera.quotas = vec!["all".to_owned()];
     let mut spec = spec(vec![camera]);
     spec.quotas.clear();
-    let policy = policy_of(&spec);
+    let policy = compiled(&spec);
     assert_eq!(names(&policy), Vec::<&str>::new());
     let flaw = Flaw::NoSuchQuota("vision/all".to_owned());
     assert_eq!(policy.refused[0].flaw, flaw);
@@ -240,9 +246,44 @@ fn a_quota_that_is_missing_is_not_taken_for_no_limit() {
 #[test]
 fn as_many_streams_as_a_node_may_have_are_carried() {
     let streams = (1..=256).map(|id| stream(&format!("s{id:03}"), id));
-    let policy = policy_of(&spec(streams.collect()));
+    let policy = compiled(&spec(streams.collect()));
     assert_eq!((policy.streams.len(), policy.refused.len()), (256, 0));
     assert!(is_valid(&policy));
     assert!(policy.stream("vision", "s200").is_some());
     assert!(policy.stream("vision", "s257").is_none());
+}
+
+#[test]
+fn what_this_driver_does_not_do_is_refused_in_words() {
+    let reason = |change: fn(&mut NodeStream), numa_nodes: &[u16]| {
+        let mut asked = stream("camera", 20_000);
+        change(&mut asked);
+        let policy = policy_of(&spec(vec![asked]), numa_nodes);
+        policy.refused.first().map(|refused| {
+            assert_eq!(refused.flaw.reason(), "Unsupported");
+            refused.flaw.to_string()
+        })
+    };
+    let bound: fn(&mut NodeStream) = |stream| {
+        stream.numa = Numa {
+            policy: NumaPolicy::Bind,
+            node: Some(0),
+        };
+    };
+    assert_eq!(reason(bound, &[0]), None);
+    let several = reason(bound, &[0, 1]).expect("it is refused");
+    assert!(
+        several.starts_with("numa.policy Bind is not done"),
+        "{several}"
+    );
+    assert_eq!(
+        reason(bound, &[1]).as_deref(),
+        Some("numa.node 0 is not a NUMA node of this machine")
+    );
+    let forced = reason(
+        |stream| stream.revocation.reclaim_policy = ReclaimPolicy::Force,
+        &[0],
+    );
+    let forced = forced.expect("it is refused");
+    assert!(forced.contains("use Retain"), "{forced}");
 }

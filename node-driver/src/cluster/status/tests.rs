@@ -39,11 +39,14 @@ struct Node {
 impl Node {
     /// A driver that runs, follows a policy with the class `default`, and has its mount.
     fn new() -> Self {
-        let mut policy = policy_of(&TensorPoolNodeSpec {
-            policy_revision: "r1".to_owned(),
-            pools: vec![class("default", PageSize::Base)],
-            ..TensorPoolNodeSpec::default()
-        });
+        let mut policy = policy_of(
+            &TensorPoolNodeSpec {
+                policy_revision: "r1".to_owned(),
+                pools: vec![class("default", PageSize::Base)],
+                ..TensorPoolNodeSpec::default()
+            },
+            &[0],
+        );
         policy.streams = ["camera", "lidar"].map(carried).into();
         Self {
             driver: DriverIdentity {
