@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct Numa {
     /// None: any NUMA node (default). Preferred: this one while it has free pages, then others. Bind:
-    /// this one only; without free pages there the stream fails with a reason.
+    /// this one only. On machines with several NUMA nodes drivers of this version do neither, and the
+    /// stream fails there with the reason Unsupported.
     #[serde(default)]
     pub policy: NumaPolicy,
     /// Number of the NUMA node, from 0 to 1023. Required unless policy is None. Example: 0.
@@ -117,7 +118,7 @@ pub struct Revocation {
     pub grace_period_seconds: u32,
     /// Retain (default): memory that a client still maps stays until it unmaps, and counts against the
     /// quota. Force: after forceAfterSeconds the pages are freed under the client, which then gets
-    /// SIGBUS.
+    /// SIGBUS. Drivers of this version do not do so, and the stream fails with the reason Unsupported.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
     /// Seconds after the grace period until Force frees the pages, from 0 to 86400, default 30. Has no

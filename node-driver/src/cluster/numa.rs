@@ -3,42 +3,44 @@
 use std::fs;
 use std::path::Path;
 
-/// Where the kernel lists them.
-const ONLINE: &str = "/sys/devices/system/node/online";
+/// Where the kernel lists those that have memory.
+const NODES: &str = "/sys/devices/system/node/has_memory";
 
-/// Their numbers, rising. A kernel that knows of none has one, with number 0.
+/// Their numbers, rising; only 0 where the kernel knows nothing of NUMA.
 #[must_use]
 pub fn nodes() -> Vec<u16> {
-    nodes_in(Path::new(ONLINE))
+    nodes_in(Path::new(NODES))
 }
 
 fn nodes_in(file: &Path) -> Vec<u16> {
-    let text = fs::read_to_string(file).ok();
-    let nodes = text.and_then(|text| parsed(text.trim()));
-    nodes.unwrap_or_else(|| vec![0])
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let nodes: Vec<u16> = text.trim().split(',').flat_map(range).collect();
+    if nodes.is_empty() { vec![0] } else { nodes }
 }
 
-/// A list as the kernel writes it, like `0-1,3`.
-fn parsed(list: &str) -> Option<Vec<u16>> {
-    let mut nodes = Vec::new();
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        nodes.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
+/// `3` or `0-3`.
+fn range(text: &str) -> Vec<u16> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (from.parse::<u16>(), to.parse::<u16>()) {
+        (Ok(from), Ok(to)) => (from..=to).collect(),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => Vec::new(),
     }
-    Some(nodes)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::fs;
 
-    use super::{nodes_in, parsed};
+    use super::nodes_in;
 
     #[test]
-    fn lists_of_the_kernel_are_read() {
-        assert_eq!(parsed("0"), Some(vec![0]));
-        assert_eq!(parsed("0-2,5"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(parsed(""), None);
-        assert_eq!(nodes_in(Path::new("/nowhere")), [0]);
+    fn the_kernels_list_is_read_and_without_one_there_is_one_node() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("has_memory");
+        assert_eq!(nodes_in(&file), [0]);
+        fs::write(&file, "0-1,4\n").expect("written");
+        assert_eq!(nodes_in(&file), [0, 1, 4]);
+        fs::write(&file, "0\n").expect("written");
+        assert_eq!(nodes_in(&file), [0]);
     }
 }
