@@ -23,7 +23,10 @@ use peer::{NAME, Peer};
 use tensorpool_client::{Consumer, Dtype, Producer, TensorSpec};
 
 const LONG: Duration = Duration::from_secs(10);
+/// Frames in time that are looked at.
 const FRAMES: u32 = 10_000;
+/// Frames in all: a machine that keeps a thread from nine of ten can still show it.
+const MOST: u32 = 10 * FRAMES;
 /// Shorter than the pause after which a producer wakes.
 const PAUSE: Duration = Duration::from_micros(95);
 
@@ -86,19 +89,29 @@ impl Ends {
         }
     }
 
-    /// Sends frames and reads each. Returns how many came so late that their producer had to wake.
-    fn exchange(&mut self) -> u32 {
+    /// Sends frames and reads each, until enough were in time. Returns how many that were, and how
+    /// many came so late that their producer had to wake.
+    ///
+    /// Where tracing takes longer than the pause, the wake of a late frame makes the next one late.
+    fn exchange(&mut self) -> (u32, u32) {
         // The first frame follows the pause in which the child waited to be traced.
-        let mut late = 1;
+        let (mut in_time, mut late) = (0, 1);
         let mut before = Instant::now();
-        for n in 0..FRAMES {
+        for n in 0..MOST {
             let now = Instant::now();
             self.publish(n);
-            late += u32::from(before.elapsed() > PAUSE);
+            if before.elapsed() > PAUSE {
+                late += 1;
+            } else {
+                in_time += 1;
+            }
             before = now;
             self.read(n);
+            if in_time == FRAMES {
+                break;
+            }
         }
-        late
+        (in_time, late)
     }
 }
 
@@ -117,9 +130,10 @@ fn child_that_is_traced() {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     mark();
-    let late = ends.exchange();
+    let (in_time, late) = ends.exchange();
     mark();
     println!("late {late}");
+    println!("in time {in_time}");
     // A wake that is owed: the trace must show it.
     ends.publish(0);
     std::thread::sleep(Duration::from_millis(1));
@@ -225,9 +239,13 @@ fn neither_publishing_nor_reading_calls_the_system() {
     let owed = calls_between_marks(&child, thread, &mark, &mut is_inside);
     ptrace::detach(thread, None).unwrap();
     let late = told(&mut output, "late ");
+    let in_time = told(&mut output, "in time ");
     input.write_all(b"end\n").unwrap();
     assert!(child.wait().unwrap().success());
-    println!("{FRAMES} frames: {} calls, {late} frames late", calls.len());
+    println!(
+        "{} calls, {late} frames late, {in_time} in time",
+        calls.len()
+    );
     assert_eq!(
         owed.len(),
         1,
@@ -239,8 +257,9 @@ fn neither_publishing_nor_reading_calls_the_system() {
     );
     let late = usize::try_from(late).unwrap();
     assert!(calls.len() <= late, "{} wakes, {late} owed", calls.len());
+    // A quarter is told from a machine on which nothing was in time, and nothing was looked at.
     assert!(
-        late < usize::try_from(FRAMES).unwrap() / 2,
-        "hardly any frame was in time"
+        in_time > i32::try_from(FRAMES / 4).unwrap(),
+        "only {in_time} frames were in time"
     );
 }
