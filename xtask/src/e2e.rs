@@ -90,8 +90,11 @@ impl Libc {
     }
 }
 
-/// Builds everything and runs it. `--keep` leaves the cluster up.
+/// Builds everything and runs it.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
+    if arguments.iter().any(|it| it == "--help" || it == "-h") {
+        return help(workspace);
+    }
     let tools = setup::run(workspace)?;
     if !tools.go || !tools.musl || !tools.cmake {
         return Err(format!(
@@ -101,7 +104,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
         ));
     }
     let directory = BuildDirectory::take(workspace)?;
-    through(workspace, &directory.path, arguments).map(drop)
+    let e2e = build(workspace, &directory.path, arguments)?;
+    // Others may build while a cluster is up.
+    drop(directory);
+    follow(e2e).map(drop)
+}
+
+fn help(workspace: &Workspace) -> Result<(), String> {
+    let directory = BuildDirectory::take(workspace)?;
+    build_programs(workspace, &directory.path)?;
+    let program = directory.path.join("debug/tensorpool-e2e");
+    let mut e2e = workspace.command(program, &directory.path);
+    command::run(e2e.arg("--help"), Show::All)?
+        .success("the help")
+        .map(drop)
 }
 
 /// The same in a build directory that is held already. How many steps passed.
@@ -110,18 +126,14 @@ pub(crate) fn through(
     target: &Path,
     arguments: &[String],
 ) -> Result<u64, String> {
+    follow(build(workspace, target, arguments)?)
+}
+
+/// The end-to-end program, ready to run.
+fn build(workspace: &Workspace, target: &Path, arguments: &[String]) -> Result<Command, String> {
     println!("building static programs for the images (the first time this takes some minutes)");
     let statics = build_static(workspace, target)?;
-    let mut cargo = workspace.cargo(target);
-    cargo.args(["build", "--locked", "--quiet"]);
-    cargo.args([
-        "--package",
-        "tensorpool-cluster",
-        "--bin",
-        "tensorpool-cluster",
-    ]);
-    cargo.args(["--package", "tensorpool-e2e", "--bin", "tensorpool-e2e"]);
-    command::run(&mut cargo, Show::All)?.success("building the end-to-end program")?;
+    build_programs(workspace, target)?;
     let programs = target.join("debug");
     let mut e2e = workspace.command(programs.join("tensorpool-e2e"), target);
     e2e.arg("--root").arg(&workspace.root);
@@ -131,7 +143,27 @@ pub(crate) fn through(
     e2e.args(arguments);
     // A cluster of its own, whatever the shell knows.
     e2e.env_remove("KUBECONFIG");
-    let done = command::run(&mut as_root(e2e), Show::All)?;
+    Ok(as_root(e2e))
+}
+
+/// The program, and the one that it brings a cluster up with.
+fn build_programs(workspace: &Workspace, target: &Path) -> Result<(), String> {
+    let mut cargo = workspace.cargo(target);
+    cargo.args(["build", "--locked", "--quiet"]);
+    cargo.args([
+        "--package",
+        "tensorpool-cluster",
+        "--bin",
+        "tensorpool-cluster",
+    ]);
+    cargo.args(["--package", "tensorpool-e2e", "--bin", "tensorpool-e2e"]);
+    command::run(&mut cargo, Show::All)?
+        .success("building the end-to-end program")
+        .map(drop)
+}
+
+fn follow(mut e2e: Command) -> Result<u64, String> {
+    let done = command::run(&mut e2e, Show::All)?;
     let last = done.stdout.lines().last().unwrap_or_default().to_owned();
     done.success("the end-to-end run")?;
     let passed = last

@@ -34,7 +34,7 @@ usage: cargo xtask <command>
   spec [--list]         count the requirements that code and tests cover
   cluster <command>     a real Kubernetes on this machine: up, kubectl, exec, load, down
                         (`cargo xtask cluster --help`)
-  e2e [--keep]          images, charts and pods on a real Kubernetes; one summary line at the end
+  e2e [--only SUITE]    images, charts and pods on a real Kubernetes; one summary line at the end
   codegen [--check]     make (or compare) what is generated: the chart's CRDs and the API
                         reference, the golden vectors of the independent codec
 ";

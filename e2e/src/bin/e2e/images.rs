@@ -24,11 +24,9 @@ pub(crate) fn build_and_load(world: &World) -> Result<(), String> {
         let mut build = buildah(work.path());
         build.args(["bud", "--isolation", "chroot", "--target", target]);
         build.arg("--build-context");
-        build.arg(format!("build={}", world.programs.statics.display()));
+        build.arg(format!("build={}", world.statics.display()));
         build.args(["--tag", &image, "--file"]);
-        build
-            .arg(world.programs.root.join("Dockerfile"))
-            .arg(&context);
+        build.arg(world.path("Dockerfile")).arg(&context);
         said(&mut build)?;
         let archive = work.path().join(format!("{target}.tar"));
         let mut push = buildah(work.path());

@@ -1,4 +1,4 @@
-//! What is shown, in the order in which a person would do it.
+//! What is shown, suite by suite.
 
 use crate::access;
 use crate::aeron;
@@ -16,43 +16,100 @@ const VISION: &str = "vision";
 const FRAMES: &str = "10000";
 const SELECT_DRIVER: &str = "--selector=app.kubernetes.io/component=node-driver";
 
-/// Runs every step; those that need an earlier one that failed are left out.
-pub(crate) fn run(world: &World, report: &mut Report) {
-    let installed = report
-        .step("the images are built from the Dockerfile", || {
-            images::build_and_load(world)
-        })
-        .and_then(|()| report.step("the charts are installed", || install(world)));
-    if installed.is_none() {
-        return;
-    }
-    report.step("the quickstart works as it is written", || {
-        quickstart(world)
-    });
-    access::run(world, report);
-    report.step("pods with frames are not charged for huge pages", || {
-        pages::are_the_drivers(world, &[(VISION, "camera"), (VISION, "detector")])
-    });
-    report.step(
-        "two restricted pods exchange 10,000 frames through huge pages",
-        || exchange(world),
-    );
-    report.step("helm test passes", || helm_test(world));
-    aeron::run(world, report);
-    report.step(
-        "the charts' roles are what was used, no more and no less",
-        || audit::compare(world),
-    );
-    report.step(
-        "an uninstall under live volumes is refused, by name",
-        || refused_uninstall(world),
-    );
-    report.step("after the pods everything is uninstalled", || {
-        uninstall(world)
-    });
+/// Steps that belong together.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    /// How a person calls it.
+    pub(crate) name: &'static str,
+    /// One line of help.
+    pub(crate) what: &'static str,
+    /// Suites whose pods it uses.
+    pub(crate) needs: &'static [&'static str],
+    pub(crate) run: fn(&World, &mut Report),
 }
 
-fn install(world: &World) -> Result<(), String> {
+/// In the order in which a person would do it.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite {
+        name: "quickstart",
+        what: "docs/quickstart.md as it is written",
+        needs: &[],
+        run: |world, report| {
+            report.step("the quickstart works as it is written", || {
+                quickstart(world)
+            });
+        },
+    },
+    Suite {
+        name: "access",
+        what: "what pods must not get, and what they cannot do with what they got",
+        needs: &["quickstart"],
+        run: access::run,
+    },
+    Suite {
+        name: "pages",
+        what: "who is charged for huge pages",
+        needs: &["quickstart"],
+        run: |world, report| {
+            report.step("pods with frames are not charged for huge pages", || {
+                pages::are_the_drivers(world, &[(VISION, "camera"), (VISION, "detector")])
+            });
+        },
+    },
+    Suite {
+        name: "exchange",
+        what: "10,000 frames of which every byte is known, and helm test",
+        needs: &["quickstart"],
+        run: |world, report| {
+            report.step(
+                "two restricted pods exchange 10,000 frames through huge pages",
+                || exchange(world),
+            );
+            report.step("helm test passes", || helm_test(world));
+        },
+    },
+    Suite {
+        name: "aeron",
+        what: "pods on Aeron beside pods on sockets",
+        needs: &[],
+        run: aeron::run,
+    },
+    Suite {
+        name: "audit",
+        what: "the charts' roles beside what was used (true after all suites before it)",
+        needs: &[],
+        run: |world, report| {
+            report.step(
+                "the charts' roles are what was used, no more and no less",
+                || audit::compare(world),
+            );
+        },
+    },
+    Suite {
+        name: "uninstall",
+        what: "refused while pods have volumes; then everything goes",
+        needs: &["quickstart"],
+        run: |world, report| {
+            report.step(
+                "an uninstall under live volumes is refused, by name",
+                || refused_uninstall(world),
+            );
+            report.step("after the pods everything is uninstalled", || {
+                uninstall(world)
+            });
+        },
+    },
+];
+
+/// What every suite needs.
+pub(crate) fn install(world: &World, report: &mut Report) -> Option<()> {
+    report.step("the images are built from the Dockerfile", || {
+        images::build_and_load(world)
+    })?;
+    report.step("the charts are installed", || install_charts(world))
+}
+
+fn install_charts(world: &World) -> Result<(), String> {
     let crds = world.path("helm/tensorpool-crds");
     world.helm(&["install", "tensorpool-crds", &crds, "--wait"])?;
     let chart = world.path("helm/tensorpool");

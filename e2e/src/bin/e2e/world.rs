@@ -5,48 +5,64 @@ use std::process::{Command, Output};
 
 use tensorpool_cluster::{Cluster, Options, Progress};
 
-/// The cluster's name.
-pub(crate) const NAME: &str = "e2e";
+use crate::arguments::Arguments;
+
 /// Pages of 2 MiB: the chart's default pool, and something for mistakes.
 const HUGEPAGES: u64 = 300;
 
-/// What was built before.
+/// A cluster that is up, and what was built before.
 #[derive(Debug)]
-pub(crate) struct Programs {
+pub(crate) struct World {
     /// The checkout.
-    pub(crate) root: PathBuf,
+    root: PathBuf,
     /// The Dockerfile's first stage: its directory `out` has the static programs for the images.
     pub(crate) statics: PathBuf,
     /// The program `tensorpool-cluster`.
-    pub(crate) cluster: PathBuf,
-}
-
-/// A cluster that is up.
-#[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) programs: Programs,
+    program: PathBuf,
+    name: String,
     cluster: Cluster,
 }
 
 impl World {
-    /// Brings it up, without anything that an earlier run left.
-    pub(crate) fn up(programs: Programs) -> Result<Self, String> {
+    /// Brings a cluster up, without anything that an earlier run left.
+    pub(crate) fn up(arguments: &Arguments) -> Result<Self, String> {
         let options = Options {
-            name: NAME.to_owned(),
+            name: arguments.name.clone(),
             control_plane: false,
-            runtime: None,
+            runtime: Some(arguments.runtime),
             hugepages: Some(HUGEPAGES),
-            program: programs.cluster.clone(),
+            program: arguments.cluster.clone(),
         };
-        Cluster::down(NAME, &programs.cluster).map_err(|error| in_full(&error))?;
+        let name = &arguments.name;
+        Cluster::down(name, &arguments.cluster).map_err(|error| in_full(&error))?;
         let progress = Progress::to(|line| println!("{line}"));
         let cluster = Cluster::up(&options, &progress).map_err(|error| in_full(&error))?;
-        Ok(Self { programs, cluster })
+        Ok(Self::of(arguments, cluster))
+    }
+
+    /// The cluster of an earlier run.
+    pub(crate) fn kept(arguments: &Arguments) -> Result<Self, String> {
+        let name = &arguments.name;
+        let found = Cluster::find(name).map_err(|error| in_full(&error))?;
+        let cluster = found.ok_or_else(|| {
+            format!("the cluster `{name}` is not up: leave it up with `cargo xtask e2e --name {name} --keep`")
+        })?;
+        Ok(Self::of(arguments, cluster))
+    }
+
+    fn of(arguments: &Arguments, cluster: Cluster) -> Self {
+        Self {
+            root: arguments.root.clone(),
+            statics: arguments.statics.clone(),
+            program: arguments.cluster.clone(),
+            name: arguments.name.clone(),
+            cluster,
+        }
     }
 
     /// Takes it down.
     pub(crate) fn down(self) -> Result<(), String> {
-        match Cluster::down(NAME, &self.programs.cluster) {
+        match Cluster::down(&self.name, &self.program) {
             Ok(true) => Ok(()),
             Ok(false) => Err("the cluster was gone already".to_owned()),
             Err(error) => Err(in_full(&error)),
@@ -92,7 +108,7 @@ impl World {
 
     /// A path of the checkout.
     pub(crate) fn path(&self, below: &str) -> String {
-        self.programs.root.join(below).display().to_string()
+        self.root.join(below).display().to_string()
     }
 
     /// For the one who reads a failed run.
