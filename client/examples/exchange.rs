@@ -1,14 +1,16 @@
-//! Frames of which every byte is known: `exchange produce STREAM`, `exchange consume STREAM FRAMES`.
+//! Frames of which every byte is known: `exchange produce STREAM`, `exchange consume STREAM FRAMES`,
+//! `exchange watch STREAM`.
 //!
-//! The consumer looks at each byte, and ends when it has seen as many frames as it was asked for. SIGTERM
-//! ends both with a last line that says how far they came.
+//! A consumer looks at each byte, and ends when it has seen as many frames as it was asked for; one that
+//! watches goes on, and says twice a second how far it is and what each change of epoch cost. SIGTERM ends
+//! all of them with a last line that says how far they came.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
-use tensorpool_client::{ClaimError, Consumer, PollError, Producer, Report};
+use tensorpool_client::{ClaimError, Consumer, Frame, PollError, Producer, Report};
 
 /// Bytes of a frame: no power of two, and no multiple of the pattern's period.
 const FRAME_BYTES: usize = 16_001;
@@ -16,6 +18,8 @@ const FRAME_BYTES: usize = 16_001;
 const PERIOD: Duration = Duration::from_millis(2);
 /// The stream, the driver and the other pod may need their time at first.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between two lines of a consumer that watches.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
 /// How a process ends that was asked to before it was done, as shells count: 128 and SIGTERM.
 const ASKED_TO_END: i32 = 143;
 
@@ -26,8 +30,9 @@ fn main() -> Result<(), Report> {
     match words[..] {
         ["produce", stream] => produce(stream, &ending),
         ["consume", stream, frames] => consume(stream, frames.parse()?, &ending),
+        ["watch", stream] => watch(stream, &ending),
         _ => {
-            eprintln!("usage: exchange produce STREAM | exchange consume STREAM FRAMES");
+            eprintln!("usage: exchange produce STREAM | consume STREAM FRAMES | watch STREAM");
             std::process::exit(2)
         }
     }
@@ -66,9 +71,12 @@ fn produce(stream: &str, ending: &Ending) -> Result<(), Report> {
         .build()?;
     ending.begin_work();
     println!("attached to {stream}");
-    for number in (0_u64..).take_while(|_| !ending.is_asked()) {
+    let mut number = 0;
+    while !ending.is_asked() {
         match producer.publish(&frame(number)) {
-            Ok(_) | Err(ClaimError::NotAttached | ClaimError::LeaseEnded(_)) => {}
+            // Only frames that were published have a number: those that are missing were lost.
+            Ok(_) => number += 1,
+            Err(ClaimError::NotAttached | ClaimError::LeaseEnded(_)) => {}
             Err(error) => return Err(error.into()),
         }
         std::thread::sleep(PERIOD);
@@ -110,6 +118,83 @@ fn consume(stream: &str, wanted: u64, ending: &Ending) -> Result<(), Report> {
     Ok(())
 }
 
+fn watch(stream: &str, ending: &Ending) -> Result<(), Report> {
+    let builder = Consumer::builder(stream).timeout(PATIENCE);
+    let mut consumer = builder.patient().build()?;
+    ending.begin_work();
+    println!("attached to {stream}, {}", pages());
+    let mut sight = Sight::default();
+    let mut told = Instant::now();
+    while !ending.is_asked() {
+        match consumer.wait(TOLD_EVERY) {
+            Ok(Some(arrived)) => sight.look(&arrived),
+            Ok(None) => {}
+            Err(PollError::LeaseEnded(end)) => println!("{end}"),
+            Err(error) => return Err(error.into()),
+        }
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            sight.tell(&consumer);
+        }
+    }
+    sight.tell(&consumer);
+    Ok(())
+}
+
+/// What a consumer that watches has seen.
+#[derive(Default)]
+struct Sight {
+    seen: u64,
+    /// Frames that were published between two that arrived, by their numbers.
+    missing: u64,
+    /// Number and epoch of the frame before, and when it came.
+    before: Option<(u64, u64, Instant)>,
+    longest: Duration,
+}
+
+impl Sight {
+    fn look(&mut self, arrived: &Frame<'_>) {
+        let epoch = arrived.epoch().get();
+        let Ok(bytes) = arrived.to_vec() else {
+            return;
+        };
+        let number = check(&bytes);
+        self.seen += 1;
+        if let Some((last, former, at)) = self.before {
+            let pause = at.elapsed();
+            self.longest = self.longest.max(pause);
+            // Another producer begins anew; what the one before still published is not known here.
+            let missing = number.checked_sub(last + 1);
+            self.missing += missing.unwrap_or_default();
+            assert!(
+                former != epoch || missing.is_some(),
+                "frame {number} after {last}"
+            );
+            if former != epoch {
+                let cost = match missing {
+                    Some(missing) => format!("{missing} frames missing"),
+                    None => "another producer".to_owned(),
+                };
+                let pause = pause.as_millis();
+                println!("epoch {epoch} after epoch {former}: resumed after {pause} ms, {cost}");
+            }
+        }
+        self.before = Some((number, epoch, Instant::now()));
+    }
+
+    fn tell(&mut self, consumer: &Consumer) {
+        let lost: u64 = consumer.stats().drops().map(|(_, count)| count).sum();
+        let Self { seen, missing, .. } = self;
+        let epoch = self.before.map_or(0, |(_, epoch, _)| epoch);
+        let waits = self.before.map_or(Duration::ZERO, |(.., at)| at.elapsed());
+        let pause = self.longest.max(waits).as_millis();
+        println!(
+            "seen {seen}, lost {lost}, missing {missing}, epoch {epoch}, longest pause {pause} ms"
+        );
+        self.longest = Duration::ZERO;
+    }
+}
+
 /// The number, and bytes that follow from it and from their place.
 fn frame(number: u64) -> Vec<u8> {
     let head = number.to_le_bytes();
@@ -123,13 +208,15 @@ fn pattern(number: u64, place: usize) -> u8 {
     word.to_be_bytes()[0]
 }
 
-fn check(bytes: &[u8]) {
+/// Returns the frame's number.
+fn check(bytes: &[u8]) -> u64 {
     let head: [u8; 8] = bytes[..8].try_into().expect("eight bytes");
     let number = u64::from_le_bytes(head);
     let expected = frame(number);
     assert_eq!(bytes.len(), expected.len(), "frame {number}");
     let wrong = bytes.iter().zip(&expected).position(|(is, was)| is != was);
     assert_eq!(wrong, None, "frame {number}: the first wrong byte");
+    number
 }
 
 /// What the regions are made of, as the kernel says.
