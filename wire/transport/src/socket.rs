@@ -23,6 +23,8 @@ pub(crate) mod sockets;
 #[cfg(any(feature = "server", feature = "bus"))]
 mod stats;
 
+#[cfg(feature = "bus")]
+pub(crate) use client::closed;
 pub use client::{ConnectError, SocketClient};
 #[cfg(any(feature = "server", feature = "bus"))]
 pub use limits::{Limits, PacketClass};

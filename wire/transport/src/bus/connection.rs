@@ -10,8 +10,8 @@ use tensorpool_wire::{LogicalStream, MonoNanos};
 use super::{Bus, Shared};
 use crate::port::{ClientInbound, ClientPort};
 use crate::pubsub::{Dead, SendError};
-use crate::socket::ConnectError;
 use crate::socket::packet::{self, MAX_BODY_LEN};
+use crate::socket::{ConnectError, closed};
 
 /// Bytes that a send buffer holds before it refuses; the last packet may pass it, as in the kernel.
 pub(crate) const SEND_BUFFER: usize = 212_992;
@@ -171,6 +171,8 @@ impl Pipes {
 pub struct BusConnection {
     bus: Bus,
     id: u64,
+    /// Why the driver closes, as it said.
+    reason: Option<String>,
     fds: Vec<OwnedFd>,
 }
 
@@ -198,6 +200,7 @@ impl Bus {
         Ok(BusConnection {
             bus: self.clone(),
             id,
+            reason: None,
             fds: Vec::new(),
         })
     }
@@ -226,12 +229,7 @@ impl ClientPort for BusConnection {
             let pipe = shared.pipes.pipes.get_mut(&self.id).ok_or_else(gone)?;
             let Some(InFlight { packet, fds, .. }) = pipe.to_client.pop(now) else {
                 if count == 0 && pipe.to_client.is_closed(now) {
-                    let how = if pipe.reset {
-                        "with something unread"
-                    } else {
-                        "the connection"
-                    };
-                    return Err(Dead::Closed(format!("the driver closed {how}")));
+                    return Err(closed(pipe.reset, self.reason.as_deref()));
                 }
                 break;
             };
@@ -239,6 +237,13 @@ impl ClientPort for BusConnection {
             self.fds = fds;
             let (stream, bytes) = packet::parse(&packet)
                 .map_err(|error| Dead::Closed(format!("driver's garbage: {error}")))?;
+            // spec: X-2-38
+            if stream == LogicalStream::Status
+                && let Some(why) = packet::closing_text(bytes)
+            {
+                self.reason = Some(why.to_owned());
+                continue;
+            }
             count += 1;
             handler(ClientInbound {
                 stream,

@@ -89,6 +89,8 @@ pub struct SocketClient {
     fds: Vec<OwnedFd>,
     /// The kernel has said that the other end closed with something unread.
     reset: bool,
+    /// Why the driver closes, as it said.
+    reason: Option<String>,
     dead: Option<Dead>,
 }
 
@@ -107,6 +109,7 @@ impl SocketClient {
             ancillary: vec![MaybeUninit::uninit(); room].into_boxed_slice(),
             fds: Vec::new(),
             reset: false,
+            reason: None,
             dead: None,
         })
     }
@@ -139,10 +142,7 @@ impl SocketClient {
             }
             let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
             return Some(match message.bytes {
-                0 if self.reset => Err(Dead::Closed(
-                    "the driver closed with something unread".to_owned(),
-                )),
-                0 => Err(Dead::Closed("the driver closed the connection".to_owned())),
+                0 => Err(closed(self.reset, self.reason.as_deref())),
                 _ if message.flags.intersects(cut) => {
                     let text = "the driver sent a packet or descriptors beyond the limit";
                     Err(Dead::Closed(text.to_owned()))
@@ -151,6 +151,19 @@ impl SocketClient {
             });
         }
     }
+}
+
+/// The end, with the driver's reason if it gave one.
+pub(crate) fn closed(reset: bool, reason: Option<&str>) -> Dead {
+    let how = if reset {
+        "the driver closed with something unread"
+    } else {
+        "the driver closed the connection"
+    };
+    Dead::Closed(match reason {
+        Some(why) => format!("{how}: {why}"),
+        None => how.to_owned(),
+    })
 }
 
 impl AsFd for SocketClient {
@@ -172,6 +185,10 @@ impl ClientPort for SocketClient {
                 }
             };
             match packet::parse(&self.packet[..len]) {
+                // spec: X-2-38
+                Ok((LogicalStream::Status, bytes)) if packet::closing_text(bytes).is_some() => {
+                    self.reason = packet::closing_text(bytes).map(ToOwned::to_owned);
+                }
                 Ok((stream, bytes)) => {
                     count += 1;
                     handler(ClientInbound {

@@ -15,10 +15,10 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
-use tensorpool_wire::ConnectionId;
+use tensorpool_wire::{ConnectionId, LogicalStream};
 
 use super::listener::Listener;
-use super::packet::{MAX_PACKET_LEN, PREFIX_LEN};
+use super::packet::{self, MAX_PACKET_LEN, PREFIX_LEN};
 use super::sockets::{Accepted, Peer, Ready, Received, Sent, Sockets};
 
 /// Marks the token of a listener; connection ids stay below.
@@ -29,6 +29,9 @@ const SEND_BUFFER: usize = MAX_PACKET_LEN;
 
 /// What is asked for last words, so that a peer that did not read can still be told why.
 const LAST_WORDS_BUFFER: usize = 3 * MAX_PACKET_LEN / 2;
+
+/// What is watched of a connection at first.
+const INTEREST: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 
 const NO_WAIT: Timespec = Timespec {
     tv_sec: 0,
@@ -97,17 +100,11 @@ impl Kernel {
         self.ready.as_fd()
     }
 
-    fn register(&mut self, id: ConnectionId, socket: OwnedFd) -> io::Result<()> {
-        rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
-        let interest = EventFlags::IN | EventFlags::RDHUP;
-        epoll::add(&self.ready, &socket, EventData::new_u64(id.0), interest)?;
-        epoll::add(
-            &self.hangups,
-            &socket,
-            EventData::new_u64(id.0),
-            EventFlags::RDHUP,
-        )?;
-        self.connections.insert(id, Open { socket, interest });
+    fn register(&self, id: ConnectionId, socket: &OwnedFd) -> io::Result<()> {
+        rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
+        let token = EventData::new_u64(id.0);
+        epoll::add(&self.ready, socket, token, INTEREST)?;
+        epoll::add(&self.hangups, socket, token, EventFlags::RDHUP)?;
         Ok(())
     }
 
@@ -142,10 +139,9 @@ impl Kernel {
         };
         let turned_away = rustix::net::accept_with(listener, SocketFlags::CLOEXEC);
         let outcome = match turned_away {
-            Ok(_) => Accepted::TurnedAway("this process has no file descriptor left"),
+            Ok(socket) => turn_away(&socket, "this process has no file descriptor left"),
             Err(_) => Accepted::Nobody,
         };
-        drop(turned_away);
         self.spare = epoll::create(epoll::CreateFlags::CLOEXEC).ok();
         outcome
     }
@@ -205,9 +201,11 @@ impl Sockets for Kernel {
         // spec: X-2-11
         let peer = getsockopt(&socket, sockopt::PeerCredentials).map_err(io::Error::from)?;
         let pid = u32::try_from(peer.pid()).unwrap_or(0);
-        if self.register(id, socket).is_err() {
-            return Ok(Accepted::TurnedAway("the kernel has no room to watch it"));
+        if self.register(id, &socket).is_err() {
+            return Ok(turn_away(&socket, "the kernel has no room to watch it"));
         }
+        let interest = INTEREST;
+        self.connections.insert(id, Open { socket, interest });
         Ok(Accepted::Peer(Peer {
             pid,
             uid: peer.uid(),
@@ -300,6 +298,16 @@ pub(crate) fn send_packet(
         }
         Err(_) => Sent::Gone,
     }
+}
+
+/// Tells somebody who is closed at once why.
+// spec: X-2-38
+fn turn_away(socket: &OwnedFd, text: &'static str) -> Accepted {
+    let body = packet::closing(text);
+    if let Some(prefix) = packet::prefix(LogicalStream::Status, body.len()) {
+        send_packet(socket.as_fd(), &prefix, &body, &[]);
+    }
+    Accepted::TurnedAway(text)
 }
 
 fn wait(epoll: &OwnedFd, events: &mut Vec<epoll::Event>, all: usize) -> io::Result<()> {

@@ -96,6 +96,33 @@ pub fn prefix(stream: LogicalStream, body_len: usize) -> Option<[u8; PREFIX_LEN]
     ])
 }
 
+/// Beginning and end of the body that says why a connection is closed.
+const CLOSING: (&[u8], &[u8]) = (b"{\"closing\":\"", b"\"}");
+
+/// The body, on [`LogicalStream::Status`], that says why a connection is closed: a JSON document.
+// spec: X-2-38
+#[must_use]
+pub fn closing(text: &str) -> Vec<u8> {
+    // Our texts have none of the characters that JSON wants escaped; a quotation would be one.
+    let plain = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' => b'\'',
+        control if control.is_ascii_control() => b' ',
+        other => other,
+    });
+    let (begin, end) = CLOSING;
+    let body = begin.iter().copied().chain(plain);
+    body.chain(end.iter().copied()).collect()
+}
+
+/// The text of such a body; `None` for every other.
+// spec: X-2-38
+#[must_use]
+pub fn closing_text(body: &[u8]) -> Option<&str> {
+    let (begin, end) = CLOSING;
+    let text = body.strip_prefix(begin)?.strip_suffix(end)?;
+    std::str::from_utf8(text).ok()
+}
+
 /// Takes a received packet apart. `packet` is exactly what was received.
 ///
 /// # Errors
@@ -196,6 +223,18 @@ mod tests {
             })
         );
         assert_eq!(parse(&changed(7, 255)).unwrap_err().reason(), "length");
+    }
+
+    // spec: X-2-38
+    #[test]
+    fn the_reason_of_a_close_is_a_json_document_whatever_its_text() {
+        let body = closing("64 connections are open");
+        assert_eq!(body, b"{\"closing\":\"64 connections are open\"}");
+        assert_eq!(closing_text(&body), Some("64 connections are open"));
+        let odd = closing("a \"quoted\" C:\\path\n");
+        assert_eq!(odd, b"{\"closing\":\"a 'quoted' C:'path \"}");
+        assert_eq!(closing_text(b"{\"end\":true}"), None);
+        assert_eq!(closing_text(b""), None);
     }
 
     #[test]

@@ -9,11 +9,11 @@ mod outbound;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 
-use tensorpool_wire::{ConnectionId, MonoNanos};
+use tensorpool_wire::{ConnectionId, LogicalStream, MonoNanos};
 
 use super::backlog::Backlog;
 use super::limits::{Limits, Meter};
-use super::packet::{MAX_PACKET_LEN, PacketError};
+use super::packet::{self, MAX_PACKET_LEN, PacketError};
 use super::sockets::{Ready, Sockets};
 use super::stats::Stats;
 use crate::port::{CloseReason, Inbound};
@@ -34,7 +34,11 @@ enum Phase {
     /// To be cut off; the driver has not been told yet.
     Doomed { why: CloseReason, text: String },
     /// The driver was told and may send last words until then.
-    LastWords { why: CloseReason, until: MonoNanos },
+    LastWords {
+        why: CloseReason,
+        text: String,
+        until: MonoNanos,
+    },
     /// The driver has ended it; what waits is still sent until then.
     Ending { why: CloseReason, until: MonoNanos },
 }
@@ -176,7 +180,7 @@ impl<S: Sockets> Service<S> {
         let mut overdue = Vec::new();
         for id in &self.not_open {
             match self.connections.get(id).map(|c| &c.phase) {
-                Some(Phase::LastWords { why, until } | Phase::Ending { why, until })
+                Some(Phase::LastWords { why, until, .. } | Phase::Ending { why, until })
                     if *until <= self.now =>
                 {
                     overdue.push((*id, *why));
@@ -186,7 +190,7 @@ impl<S: Sockets> Service<S> {
         }
         overdue
             .into_iter()
-            .for_each(|(id, why)| self.finish(id, why));
+            .for_each(|(id, why)| self.cut_off(id, why));
     }
 
     fn garbage(&mut self, id: ConnectionId, error: PacketError) {
@@ -218,12 +222,12 @@ impl<S: Sockets> Service<S> {
             if let Phase::Doomed { why, text } = &mut connection.phase {
                 let (why, text) = (*why, std::mem::take(text));
                 let until = self.now.saturating_add(LAST_WORDS_NS);
-                connection.phase = Phase::LastWords { why, until };
                 handler(Inbound::Closing {
                     connection: *id,
                     why,
                     text: &text,
                 });
+                connection.phase = Phase::LastWords { why, text, until };
             }
         }
     }
@@ -231,6 +235,28 @@ impl<S: Sockets> Service<S> {
     fn report_gone(&mut self, handler: Handler<'_>) {
         while let Some((connection, why)) = self.gone.pop_front() {
             handler(Inbound::Closed { connection, why });
+        }
+    }
+
+    /// Says why, behind everything else, and closes.
+    // spec: X-2-38
+    fn cut_off(&mut self, id: ConnectionId, why: CloseReason) {
+        if let Some(Connection {
+            phase: Phase::Doomed { text, .. } | Phase::LastWords { text, .. },
+            ..
+        }) = self.connections.get_mut(&id)
+        {
+            let text = std::mem::take(text);
+            self.say_why(id, &text);
+        }
+        self.finish(id, why);
+    }
+
+    fn say_why(&mut self, id: ConnectionId, text: &str) {
+        let body = packet::closing(text);
+        if let Some(prefix) = packet::prefix(LogicalStream::Status, body.len()) {
+            // Whoever has no room for it goes without: log and metric have it in any case.
+            let _best_effort = self.sockets.send(id, &prefix, &body, &[]);
         }
     }
 
@@ -270,7 +296,7 @@ impl<S: Sockets> Service<S> {
             }
             Phase::Doomed { why, .. } | Phase::LastWords { why, .. } => {
                 let why = *why;
-                self.finish(id, why);
+                self.cut_off(id, why);
             }
         }
     }

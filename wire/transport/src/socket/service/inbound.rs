@@ -11,7 +11,7 @@ use crate::socket::limits::Meter;
 use crate::socket::packet::{self, MAX_PACKET_LEN};
 use crate::socket::sockets::{Accepted, Peer, Received, Sockets};
 
-/// Connections accepted in one poll.
+/// Connections accepted in one poll, where there are not more socket files than that.
 const ACCEPTS_PER_POLL: usize = 64;
 
 /// Packets that were read and not yet handed out.
@@ -165,10 +165,10 @@ impl<S: Sockets> Service<S> {
     }
 
     pub(super) fn accept(&mut self, listeners: &[u32], handler: Handler<'_>) -> io::Result<()> {
-        let mut left = ACCEPTS_PER_POLL;
+        // Each has its share: a crowd at one socket file keeps nobody from another.
+        let share = ACCEPTS_PER_POLL / listeners.len().max(1);
         for &attachment in listeners {
-            while left > 0 {
-                left -= 1;
+            for _ in 0..share.max(1) {
                 let id = ConnectionId(self.next_id);
                 match self.sockets.accept(attachment, id)? {
                     Accepted::Nobody => break,
@@ -190,7 +190,7 @@ impl<S: Sockets> Service<S> {
         Ok(())
     }
 
-    // spec: X-2-35
+    // spec: X-2-35, X-2-38
     fn open(&mut self, id: ConnectionId, attachment: u32, peer: Peer, handler: Handler<'_>) {
         let Peer { pid, uid } = peer;
         let in_attachment = self.per_attachment.get(&attachment).copied().unwrap_or(0);
@@ -205,9 +205,10 @@ impl<S: Sockets> Service<S> {
             (self.connections.len(), self.limits.total, "in all"),
         ];
         if let Some((_, limit, what)) = bounds.iter().find(|(count, limit, _)| count >= limit) {
+            let text = format!("{limit} connections {what} are open, no more are allowed");
+            self.say_why(id, &text);
             self.sockets.close(id);
             self.stats.refused += 1;
-            let text = format!("{limit} connections {what} are open, no more are allowed");
             return handler(Inbound::Refused {
                 attachment,
                 uid: Some(uid),

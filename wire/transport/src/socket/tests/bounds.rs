@@ -126,8 +126,9 @@ fn a_client_that_never_reads_is_cut_off_and_finds_the_reason_when_it_does() {
         Some(&Seen::Closed(connection, CloseReason::Overflow))
     );
     let (heard, over) = read_all(&mut client);
-    let text = "the driver closed with something unread";
-    assert_eq!(over, Some(Dead::Closed(text.to_owned())));
+    // spec: X-2-38
+    let text = format!("the driver closed with something unread: {text}");
+    assert_eq!(over, Some(Dead::Closed(text)));
     let (last, answers) = heard.split_last().unwrap();
     assert_eq!(last, b"revoked: overflow");
     for (n, answer) in answers.iter().enumerate() {
@@ -240,7 +241,28 @@ fn a_connection_that_the_driver_forgets_to_end_ends_by_itself_a_second_later() {
     desk.now = MonoNanos(7 * SECOND);
     desk.poll_to_empty();
     assert_eq!(desk.seen, [Seen::Closed(connection, CloseReason::NoAttach)]);
-    assert!(read_all(&mut client).1.is_some());
+    // spec: X-2-38
+    let over = "the driver closed with something unread: no attach within 5000 ms of connecting";
+    assert_eq!(read_all(&mut client).1, Some(Dead::Closed(over.to_owned())));
+}
+
+// spec: X-2-34
+#[test]
+fn a_crowd_at_one_socket_file_keeps_nobody_from_another() {
+    let mut desk = Desk::new();
+    let other = desk.directory.path().join("other.sock");
+    desk.server.add_listener(1, &other, 0o600).unwrap();
+    let crowd = || SocketClient::connect(&desk.path()).unwrap();
+    let _crowd: Vec<_> = std::iter::repeat_with(crowd).take(200).collect();
+    let _one = SocketClient::connect(&other).unwrap();
+    let mut came = Vec::new();
+    let polled = desk.server.poll(desk.now, &mut |inbound| match inbound {
+        Inbound::Opened { attachment, .. } => came.push(attachment),
+        other => panic!("{other:?}"),
+    });
+    polled.unwrap();
+    assert!(came.contains(&1), "{} of the crowd came first", came.len());
+    assert!(came.contains(&0));
 }
 
 /// Opens one connection more than a limit allows, then makes room.
@@ -252,10 +274,9 @@ fn bounded_by(limits: Limits, text: &str) {
     desk.poll_to_empty();
     // spec: X-2-35
     assert_eq!(desk.seen.last(), Some(&Seen::Refused(text.to_owned())));
-    assert!(
-        read_all(&mut refused).1.is_some(),
-        "the one too many is closed at once"
-    );
+    // spec: X-2-38
+    let told = format!("the driver closed the connection: {text}");
+    assert_eq!(read_all(&mut refused).1, Some(Dead::Closed(told)));
     assert_eq!(desk.server.stats().refused, 1);
     drop(first);
     desk.poll_to_empty();
