@@ -9,9 +9,9 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use iceoryx2::prelude::{NodeBuilder, ServiceName, ipc};
 use tensorpool_client::{Producer, TensorSpec};
+use tensorpool_e2e::latency::{new_histogram, percentiles};
 
 use crate::connect::{self, Way};
-use crate::latency::{new_histogram, percentiles};
 use crate::report::{Row, Target};
 
 /// Sizes that are measured, with the name of their stream.

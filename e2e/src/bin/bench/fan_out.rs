@@ -3,11 +3,12 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use tensorpool_client::Producer;
+use tensorpool_e2e::latency::spin_until;
+use tensorpool_e2e::machine::Machine;
+use tensorpool_e2e::peer::Peer;
 
 use crate::connect::{self, Way};
-use crate::latency::spin_until;
-use crate::machine::Machine;
-use crate::peer::{Peer, answer, next_order};
+use crate::peer::{self, answer, next_order};
 use crate::report::{Row, Target};
 use crate::trips::REST;
 
@@ -60,7 +61,7 @@ fn measure(
     let most = counts.iter().copied().max().unwrap_or(0);
     let mut peers = Vec::new();
     for core in machine.others().into_iter().take(most) {
-        let mut peer = Peer::start("fan-out", core, &way.arguments())?;
+        let mut peer = peer::start("fan-out", core, &way.arguments())?;
         peer.expect("idle")?;
         peers.push(peer);
     }

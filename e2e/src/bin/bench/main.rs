@@ -9,26 +9,23 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
+use tensorpool_e2e::cache_line::{CACHE_LINE, CacheLine};
 use tensorpool_e2e::driver::{LocalDriver, Stream};
+use tensorpool_e2e::latency::{self, Amount, Percentiles, RoundTrip};
+use tensorpool_e2e::machine::{self, Machine};
 
 use connect::{By, Way};
-use latency::{Amount, Percentiles, RoundTrip};
-use machine::Machine;
 use report::{Row, Target};
 use trips::aeron::{BARE_AERON, BareAeron};
 use trips::aeron_lines::{AERON_AND_LINES, AeronLines};
-use trips::cache_line::{CACHE_LINE, CacheLine};
 use trips::frames::{Frames, Payload};
 use trips::iceoryx::{ICEORYX, Iceoryx};
 use trips::two_lines::{TWO_LINES_AND_TIME, TwoLines};
 
 mod connect;
 mod copy;
-mod distance;
 mod fan_out;
-mod latency;
 mod load;
-mod machine;
 mod peer;
 mod quiet;
 mod report;
@@ -170,8 +167,8 @@ const SMALL: Payload = Payload {
 };
 
 fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec<Row>, String> {
+    let rounds = if quick { 100 } else { 600 };
     let amount = Amount {
-        rounds: if quick { 100 } else { 600 },
         trips: 2_000,
         warm_up: 1_100,
         longest: Duration::from_millis(4),
@@ -217,7 +214,10 @@ fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec
         }
     }
     let mut gauge = CacheLine::new(machine);
-    let measured = latency::interleave(&mut gauge, &mut series, amount)?;
+    let names: Vec<String> = series.iter().map(|it| it.name().to_owned()).collect();
+    let measured = latency::interleave(&mut gauge, &names, rounds, |place| {
+        latency::turn(series[place].as_mut(), amount)
+    })?;
     println!("round trips: {}", measured.distance);
     for (name, outcome) in &measured.series {
         rows.extend(rows_of(name, outcome, &measured.series));

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tensorpool_e2e::latency::RoundTrip;
 
-use crate::latency::RoundTrip;
 use crate::report::{Row, Target};
 
 const TRIPS: u32 = 20_000;

@@ -2,7 +2,6 @@
 
 pub(crate) mod aeron;
 pub(crate) mod aeron_lines;
-pub(crate) mod cache_line;
 pub(crate) mod frames;
 pub(crate) mod iceoryx;
 pub(crate) mod two_lines;

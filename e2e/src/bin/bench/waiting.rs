@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, Timespec, clock_gettime};
+use tensorpool_e2e::latency::{Percentiles, new_histogram, percentiles};
+use tensorpool_e2e::machine::Machine;
 
 use self::futex::Sleeper;
 use crate::connect::{self, Way};
-use crate::latency::{Percentiles, new_histogram, percentiles};
-use crate::machine::Machine;
-use crate::peer::{Peer, answer, next_order};
+use crate::peer::{self, answer, next_order};
 use crate::report::{Row, Target};
 
 /// The stream of these frames.
@@ -69,7 +69,7 @@ fn measure(machine: &Machine, way: &Way, frames: u32) -> Result<Waited, String> 
     let mut producer = connect::producer(way, STREAM)?;
     let mut arguments = way.arguments();
     arguments.push(frames.to_string());
-    let mut peer = Peer::start("waiting", machine.there, &arguments)?;
+    let mut peer = peer::start("waiting", machine.there, &arguments)?;
     peer.expect("idle")?;
     peer.tell("go")?;
     peer.expect("ready")?;

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use tensorpool_e2e::latency::{RoundTrip, spin_until};
+use tensorpool_e2e::machine::Machine;
+use tensorpool_e2e::peer::Peer;
 use tensorpool_transport::aeron::rusteron::{RusteronClient, RusteronConfig};
 use tensorpool_transport::pubsub::{MessageClient, Publication, SendError, Subscription};
 
 use super::REST;
-use crate::latency::{RoundTrip, spin_until};
-use crate::machine::Machine;
-use crate::peer::{Peer, answer, next_order};
+use crate::peer::{self, answer, next_order};
 
 /// What the table calls it.
 pub(crate) const BARE_AERON: &str = "bare Aeron IPC, 48 bytes";
@@ -97,7 +98,7 @@ impl BareAeron {
     pub(crate) fn new(machine: &Machine, directory: &Path) -> Result<Self, String> {
         let argument = directory.display().to_string();
         Ok(Self {
-            peer: Peer::start("aeron", machine.there, &[argument])?,
+            peer: peer::start("aeron", machine.there, &[argument])?,
             directory: directory.to_owned(),
             ends: None,
             next: 1,

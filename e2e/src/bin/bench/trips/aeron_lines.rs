@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use tensorpool_e2e::latency::{RoundTrip, spin_until};
+use tensorpool_e2e::machine::{Machine, pin};
+
 use super::REST;
 use super::aeron::{Ends, TRIPS_PER_WORK};
 use super::two_lines::Ring;
-use crate::latency::{RoundTrip, spin_until};
-use crate::machine::{Machine, pin};
 
 /// What the table calls it.
 pub(crate) const AERON_AND_LINES: &str =

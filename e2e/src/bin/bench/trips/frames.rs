@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use tensorpool_client::{Consumer, Producer, TensorSpec};
+use tensorpool_e2e::latency::{RoundTrip, spin_until};
+use tensorpool_e2e::machine::Machine;
+use tensorpool_e2e::peer::Peer;
 
 use super::REST;
 use crate::connect::{self, Way};
-use crate::latency::{RoundTrip, spin_until};
-use crate::machine::Machine;
-use crate::peer::{Peer, answer, next_order};
+use crate::peer::{self, answer, next_order};
 
 /// How long the first answer of a turn is waited for before the frame is sent again.
 const FIRST_TRY: Duration = Duration::from_millis(20);
@@ -90,7 +91,7 @@ impl Frames {
         let there = format!("{stream}-there");
         let back = format!("{stream}-back");
         let ends = Ends::open(way, payload, &there, &back)?;
-        let mut peer = Peer::start("frames", machine.there, &arguments)?;
+        let mut peer = peer::start("frames", machine.there, &arguments)?;
         peer.expect("idle")?;
         Ok(Self {
             name: name.to_owned(),

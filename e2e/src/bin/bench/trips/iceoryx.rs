@@ -4,11 +4,12 @@
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::{Node, NodeBuilder, ServiceName, ipc};
+use tensorpool_e2e::latency::{RoundTrip, spin_until};
+use tensorpool_e2e::machine::Machine;
+use tensorpool_e2e::peer::Peer;
 
 use super::REST;
-use crate::latency::{RoundTrip, spin_until};
-use crate::machine::Machine;
-use crate::peer::{Peer, answer, next_order};
+use crate::peer::{self, answer, next_order};
 
 /// What the table calls it.
 pub(crate) const ICEORYX: &str = "iceoryx2, 64 bytes";
@@ -74,7 +75,7 @@ impl Iceoryx {
     pub(crate) fn new(machine: &Machine) -> Result<Self, String> {
         let run = std::process::id().to_string();
         let ends = Ends::open(&run, "there", "back")?;
-        let mut peer = Peer::start("iceoryx", machine.there, &[run])?;
+        let mut peer = peer::start("iceoryx", machine.there, &[run])?;
         peer.expect("idle")?;
         Ok(Self {
             peer,

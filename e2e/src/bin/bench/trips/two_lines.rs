@@ -8,9 +8,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use rustix::time::{ClockId, clock_gettime};
-
-use crate::latency::{RoundTrip, spin_until};
-use crate::machine::{Machine, pin};
+use tensorpool_e2e::latency::{RoundTrip, spin_until};
+use tensorpool_e2e::machine::{Machine, pin};
 
 /// What the table calls it.
 pub(crate) const TWO_LINES: &str = "slot line and payload line by hand";

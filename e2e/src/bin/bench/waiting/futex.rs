@@ -8,10 +8,10 @@ use std::thread::{self, JoinHandle};
 use hdrhistogram::Histogram;
 use rustix::io::Errno;
 use rustix::thread::futex;
+use tensorpool_e2e::latency::{Percentiles, new_histogram, percentiles};
+use tensorpool_e2e::machine::{Machine, pin};
 
 use super::clock;
-use crate::latency::{Percentiles, new_histogram, percentiles};
-use crate::machine::{Machine, pin};
 
 const OVER: u32 = u32::MAX;
 

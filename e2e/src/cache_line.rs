@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use super::REST;
 use crate::latency::{RoundTrip, spin_until};
 use crate::machine::{Machine, pin};
 
+/// Sends the answering thread to rest.
+const REST: u64 = u64::MAX;
 /// What the table calls it.
-pub(crate) const CACHE_LINE: &str = "bare cache line";
+pub const CACHE_LINE: &str = "bare cache line";
 
 /// A word that has its cache lines (and the prefetcher's next one) for itself.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ struct Lines {
 /// A thread on the other core that answers one word with another. Two threads or two processes
 /// make no difference to a cache line.
 #[derive(Debug)]
-pub(crate) struct CacheLine {
+pub struct CacheLine {
     lines: Arc<Lines>,
     wake: Sender<()>,
     next: u64,
@@ -34,7 +35,8 @@ pub(crate) struct CacheLine {
 
 impl CacheLine {
     /// Starts the thread, at rest.
-    pub(crate) fn new(machine: &Machine) -> Self {
+    #[must_use]
+    pub fn new(machine: &Machine) -> Self {
         let lines = Arc::new(Lines::default());
         let (wake, orders) = channel::<()>();
         let (answering, core) = (Arc::clone(&lines), machine.there);

@@ -12,7 +12,7 @@ const RAREST: usize = 8;
 
 /// The farthest distance that was no accident, as nanoseconds of one bare cache line there and back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Distance {
+pub struct Distance {
     nanos: u64,
     holding: usize,
     turns: usize,
@@ -20,7 +20,8 @@ pub(crate) struct Distance {
 
 impl Distance {
     /// From the bare cache line before and after each turn.
-    pub(crate) fn of(gauged: &[[u64; 2]]) -> Self {
+    #[must_use]
+    pub fn of(gauged: &[[u64; 2]]) -> Self {
         let at = |nanos| {
             let holding = gauged.iter().filter(|ends| near(**ends, nanos)).count();
             Self {
@@ -46,7 +47,8 @@ impl Distance {
     }
 
     /// Whether a turn between these two counts.
-    pub(crate) fn holds(&self, ends: [u64; 2]) -> bool {
+    #[must_use]
+    pub fn holds(&self, ends: [u64; 2]) -> bool {
         near(ends, self.nanos)
     }
 }

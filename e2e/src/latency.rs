@@ -4,98 +4,115 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::cache_line::CacheLine;
 use crate::distance::Distance;
 
 /// A wait for an answer that takes longer than this is an error.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Trips of the bare cache line before and after a turn.
 const GAUGE_TRIPS: u32 = 300;
+/// And how long they may take.
+const GAUGE_LONGEST: Duration = Duration::from_millis(4);
 /// A series with fewer turns that count says nothing.
 const FEWEST_TURNS: u32 = 10;
 
 /// One way to send something to the peer and get it back.
-pub(crate) trait RoundTrip {
+pub trait RoundTrip {
     /// What the table calls it.
     fn name(&self) -> &str;
     /// Wakes the peer and connects.
+    ///
+    /// # Errors
+    /// A sentence, as for the other two.
     fn begin(&mut self) -> Result<(), String>;
     /// One trip, spinning.
+    ///
+    /// # Errors
+    /// A sentence, where nothing came back.
     fn trip(&mut self) -> Result<(), String>;
     /// Sends the peer to rest.
+    ///
+    /// # Errors
+    /// A sentence, where it does not answer.
     fn end(&mut self) -> Result<(), String>;
 }
 
 /// Percentiles of one series, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Percentiles {
+pub struct Percentiles {
     /// Median.
-    pub(crate) p50: f64,
+    pub p50: f64,
     /// 99 of 100 are at most this.
-    pub(crate) p99: f64,
+    pub p99: f64,
     /// 999 of 1,000 are at most this.
-    pub(crate) p999: f64,
+    pub p999: f64,
 }
 
-/// How much is measured.
+/// How long a turn is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Amount {
-    /// How often each series gets its turn.
-    pub(crate) rounds: u32,
+pub struct Amount {
     /// Trips of a turn that are measured.
-    pub(crate) trips: u32,
+    pub trips: u32,
     /// Trips of a turn before those.
-    pub(crate) warm_up: u32,
+    pub warm_up: u32,
     /// A turn of a slow series ends after this time, with as many trips as there were.
-    pub(crate) longest: Duration,
+    pub longest: Duration,
 }
 
 /// What all series measured, and where the two cores lay meanwhile.
 #[derive(Debug)]
-pub(crate) struct Measured {
+pub struct Measured {
     /// Each series by its name.
-    pub(crate) series: Vec<(String, Result<Percentiles, String>)>,
+    pub series: Vec<(String, Result<Percentiles, String>)>,
     /// Which turns count.
-    pub(crate) distance: Distance,
+    pub distance: Distance,
 }
 
-/// Runs all series, with a turn of the bare cache line before and after each of theirs, which says how
-/// far apart the two cores are. Only turns at one distance, the farthest, are compared. A series that
-/// fails is out, with its reason; the others go on.
-pub(crate) fn interleave(
-    gauge: &mut dyn RoundTrip,
-    series: &mut [Box<dyn RoundTrip>],
-    amount: Amount,
+/// Gives each series its turn in every round, forth and back (A B, B A), with the bare cache line before
+/// and after each turn, which says how far apart the two cores are. Only turns at one distance, the
+/// farthest, are compared. `turn` has the place of a name and gives nanoseconds; a series whose turn fails
+/// is out, with its reason, and the others go on.
+///
+/// # Errors
+/// A sentence, where the cache line cannot be measured.
+pub fn interleave(
+    gauge: &mut CacheLine,
+    names: &[String],
+    rounds: u32,
+    mut turn: impl FnMut(usize) -> Result<Vec<u64>, String>,
 ) -> Result<Measured, String> {
-    let mut failures: Vec<Option<String>> = vec![None; series.len()];
+    let mut failures: Vec<Option<String>> = vec![None; names.len()];
     let mut gauged = Vec::new();
     let mut measured = Vec::new();
-    let mut before = gauge_turn(gauge, amount)?;
-    for _ in 0..amount.rounds {
-        for (place, (series, failure)) in series.iter_mut().zip(&mut failures).enumerate() {
-            if failure.is_some() {
+    let mut before = gauge_turn(gauge)?;
+    for round in 0..rounds {
+        let mut places: Vec<usize> = (0..names.len()).collect();
+        if !round.is_multiple_of(2) {
+            places.reverse();
+        }
+        for place in places {
+            if failures[place].is_some() {
                 continue;
             }
-            let trips = match turn(series.as_mut(), amount) {
-                Ok(trips) => trips,
-                Err(why) => {
-                    *failure = Some(why);
-                    continue;
+            match turn(place) {
+                Ok(nanos) => {
+                    let after = gauge_turn(gauge)?;
+                    gauged.push([before, after]);
+                    measured.push((place, nanos));
+                    before = after;
                 }
-            };
-            let after = gauge_turn(gauge, amount)?;
-            gauged.push([&before, &after].map(|trips| median(trips)));
-            measured.push((place, trips));
-            before = after;
+                Err(why) => failures[place] = Some(why),
+            }
         }
     }
     let distance = Distance::of(&gauged);
     let mut outcomes = Vec::new();
-    for (place, (series, failure)) in series.iter().zip(failures).enumerate() {
+    for (place, (name, failure)) in names.iter().zip(failures).enumerate() {
         let outcome = match failure {
             Some(why) => Err(why),
             None => at_distance(&measured, &gauged, &distance, place),
         };
-        outcomes.push((series.name().to_owned(), outcome));
+        outcomes.push((name.clone(), outcome));
     }
     Ok(Measured {
         series: outcomes,
@@ -128,13 +145,14 @@ fn at_distance(
     Ok(percentiles(&histogram))
 }
 
-fn gauge_turn(gauge: &mut dyn RoundTrip, amount: Amount) -> Result<Vec<u64>, String> {
+/// The median of one turn of the bare cache line.
+fn gauge_turn(gauge: &mut CacheLine) -> Result<u64, String> {
     let amount = Amount {
         trips: GAUGE_TRIPS,
         warm_up: GAUGE_TRIPS,
-        ..amount
+        longest: GAUGE_LONGEST,
     };
-    turn(gauge, amount)
+    turn(gauge, amount).map(|trips| median(&trips))
 }
 
 fn median(trips: &[u64]) -> u64 {
@@ -144,13 +162,17 @@ fn median(trips: &[u64]) -> u64 {
 }
 
 /// An empty histogram of nanoseconds up to ten seconds, three digits.
-pub(crate) fn new_histogram() -> Result<Histogram<u64>, String> {
+///
+/// # Errors
+/// A sentence, where there is no memory for it.
+pub fn new_histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, 10_000_000_000, 3)
         .map_err(|error| format!("no histogram: {error}"))
 }
 
 /// The percentiles of a histogram.
-pub(crate) fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+#[must_use]
+pub fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     let at = |quantile| {
         let nanos = histogram.value_at_quantile(quantile);
         f64::from(u32::try_from(nanos).unwrap_or(u32::MAX))
@@ -162,8 +184,11 @@ pub(crate) fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-/// Spins until `answer` says true; an error after ten seconds.
-pub(crate) fn spin_until(mut answer: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+/// Spins until `answer` says true.
+///
+/// # Errors
+/// What `answer` fails with, or a sentence after ten seconds.
+pub fn spin_until(mut answer: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
     let mut spins = 0_u32;
     let mut since: Option<Instant> = None;
     while !answer()? {
@@ -180,8 +205,11 @@ pub(crate) fn spin_until(mut answer: impl FnMut() -> Result<bool, String>) -> Re
     Ok(())
 }
 
-/// The nanoseconds of each trip.
-fn turn(series: &mut dyn RoundTrip, amount: Amount) -> Result<Vec<u64>, String> {
+/// One turn: the nanoseconds of each trip.
+///
+/// # Errors
+/// A sentence, where a trip fails.
+pub fn turn(series: &mut dyn RoundTrip, amount: Amount) -> Result<Vec<u64>, String> {
     series.begin()?;
     let begun = Instant::now();
     for _ in 0..amount.warm_up {

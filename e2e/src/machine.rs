@@ -8,22 +8,25 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Two cores that share no execution units, where the machine has such.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// The core of the measuring process.
-    pub(crate) here: usize,
+    pub here: usize,
     /// The core of its peer.
-    pub(crate) there: usize,
+    pub there: usize,
     /// How many cores this process may use.
-    pub(crate) cores: usize,
+    pub cores: usize,
     /// Whether the two are siblings on one physical core.
-    pub(crate) siblings: bool,
+    pub siblings: bool,
     others: Vec<usize>,
     description: String,
 }
 
 impl Machine {
     /// Looks at the cores that this process may run on.
-    pub(crate) fn find() -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A sentence, where there are not two.
+    pub fn find() -> Result<Self, String> {
         let allowed = sched_getaffinity(None)
             .map_err(|error| format!("could not read the allowed cores: {error}"))?;
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
@@ -48,7 +51,8 @@ impl Machine {
     }
 
     /// All cores but the measuring one, the peer's first.
-    pub(crate) fn others(&self) -> Vec<usize> {
+    #[must_use]
+    pub fn others(&self) -> Vec<usize> {
         self.others.clone()
     }
 }
@@ -69,7 +73,10 @@ impl fmt::Display for Machine {
 }
 
 /// Keeps the calling thread, and the threads that it will start, on one core.
-pub(crate) fn pin(core: usize) -> Result<(), String> {
+///
+/// # Errors
+/// A sentence, where it may not run there.
+pub fn pin(core: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).map_err(|error| format!("could not pin to core {core}: {error}"))
