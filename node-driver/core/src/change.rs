@@ -127,6 +127,7 @@ impl Driver {
             namespace: stream.namespace.clone(),
             name: stream.name.clone(),
             uid: stream.uid.clone(),
+            until: self.now.saturating_add(stream.grace_ns),
         };
         for lease in leases {
             self.invalidate(lease, End::revoked("stream was removed"), out);

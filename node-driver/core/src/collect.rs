@@ -17,6 +17,10 @@ impl Driver {
         if !self.config.gc.enabled {
             return;
         }
+        if let Some(until) = self.in_grace(id) {
+            self.look_again(id, until);
+            return;
+        }
         let stream = self.streams.get(&id);
         let current = stream
             .and_then(|stream| stream.current())
@@ -53,6 +57,12 @@ impl Driver {
             let at = stream.idle_since.saturating_add(self.idle_ns());
             self.look_again(id, at);
         }
+    }
+
+    /// Until when nothing of a stream that was removed may go: its clients were told a moment ago.
+    fn in_grace(&self, id: StreamId) -> Option<tensorpool_wire::MonoNanos> {
+        let until = self.departed.get(&id)?.until;
+        (until > self.now).then_some(until)
     }
 
     /// After this long without lease and attach a dynamic stream is forgotten: long enough for a
@@ -125,7 +135,8 @@ impl Driver {
     }
 
     /// The epochs that may go when space is short: all but the announced ones and those being made,
-    /// whatever their age and whoever holds a lease on them. Those of other live processes stay.
+    /// whatever their age and whoever holds a lease on them. Those of other live processes stay, and
+    /// those of streams removed a moment ago.
     pub(crate) fn spare_epochs(&self) -> Vec<EpochKey> {
         self.epochs
             .iter()
@@ -135,6 +146,7 @@ impl Driver {
                 let making = stream.and_then(|stream| stream.making());
                 record.state == RecordState::Live
                     && record.owner != Owner::Alive
+                    && self.in_grace(key.stream).is_none()
                     && current.is_none_or(|current| current.epoch != key.epoch)
                     && making.is_none_or(|making| making.key != **key)
             })

@@ -131,6 +131,9 @@ pub struct StreamSpec {
     /// Whether peers on Aeron may have it: it is announced and found there, and its files are those of
     /// a group.
     pub on_aeron: bool,
+    /// After it is removed from the policy its files stay for this long at least, in nanoseconds: clients
+    /// that were told finish what they read.
+    pub grace_ns: u64,
 }
 
 impl Default for StreamSpec {
@@ -149,6 +152,7 @@ impl Default for StreamSpec {
             quotas: Vec::new(),
             eager: false,
             on_aeron: true,
+            grace_ns: 0,
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Stream {
     pub(crate) charge: Arc<Charge>,
     pub(crate) priority: i32,
     pub(crate) limits: StreamLimits,
+    /// How long its files stay after it was removed.
+    pub(crate) grace_ns: u64,
     pub(crate) tags: Vec<String>,
     pub(crate) data_source_id: Option<u64>,
     pub(crate) profile: Profile,
@@ -69,6 +71,8 @@ pub(crate) struct Departed {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
+    /// Nothing of it is removed before.
+    pub(crate) until: MonoNanos,
 }
 
 /// Where a stream's files lie.
@@ -198,6 +202,7 @@ impl Stream {
         self.data_source_id = spec.data_source_id;
         self.priority = spec.priority;
         self.limits = spec.limits;
+        self.grace_ns = spec.grace_ns;
         self.dynamic = false;
         if self.charge.class != spec.class || self.charge.quotas != spec.quotas {
             self.charge = Arc::new(Charge {
@@ -229,6 +234,7 @@ impl Stream {
             charge: Arc::default(),
             priority: 0,
             limits: StreamLimits::default(),
+            grace_ns: 0,
             tags: Vec::new(),
             data_source_id: None,
             profile,

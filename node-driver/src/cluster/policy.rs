@@ -305,6 +305,7 @@ impl Accepted<'_> {
             quotas,
             eager: stream.mode == PlacementMode::Eager,
             on_aeron: carried.transports.contains(&Transport::Aeron),
+            grace_ns: u64::from(stream.revocation.grace_period_seconds) * 1_000_000_000,
             ..StreamSpec::default()
         });
         Ok(carried)

@@ -71,6 +71,31 @@ fn a_removed_stream_revokes_its_leases_and_its_files_go_when_nobody_opens_them_a
 }
 
 #[test]
+fn the_files_of_a_removed_stream_stay_for_its_grace_whoever_lacks_memory() {
+    let mut rig = Rig::with(|spec| spec.policy.streams[0].grace_ns = 10 * SECOND);
+    let held = rig.lease(aeron(1), produce(7));
+    rig.epoch_name(held.epoch);
+    let mut without = spec().policy;
+    without.streams.remove(0);
+    change(&mut rig, without);
+    assert_transcript!(rig, rig.pass(9), []);
+    // Another stream needs the room: it is refused, and nothing is taken from under those who read.
+    let lidar = tensorpool_wire::ShmAttachRequest {
+        stream_id: LIDAR,
+        ..produce(8)
+    };
+    let begun = rig.send_raw(aeron(2), lidar);
+    let failed = rig.raw(Event::RegionsFailed {
+        op: create_op(&begun),
+        error: no_space(),
+    });
+    assert_eq!(answers(&failed).len(), 1);
+    assert!(!rig.show(&failed).contains("remove 10000"));
+    let actions = rig.pass(2);
+    assert!(rig.show(&actions).contains("remove 10000/e1 (collected)"));
+}
+
+#[test]
 fn whoever_waits_for_a_stream_that_is_removed_is_told_and_its_files_are_undone() {
     let mut rig = Rig::new();
     let begun = rig.send_raw(aeron(1), produce(7));

@@ -118,6 +118,10 @@ fn everything_that_the_core_enforces_is_carried_over() {
     assert_eq!(told.uid, "uid-camera");
     assert_eq!(told.priority, 7);
     assert!(told.eager);
+    assert_eq!(
+        told.grace_ns, 5_000_000_000,
+        "the default of its revocation"
+    );
     assert_eq!(told.class, "huge");
     assert_eq!(told.quotas, ["vision/all"]);
     assert_eq!(
