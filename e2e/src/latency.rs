@@ -30,6 +30,14 @@ pub trait RoundTrip {
     /// # Errors
     /// A sentence, where nothing came back.
     fn trip(&mut self) -> Result<(), String>;
+    /// One trip, and the instants between which it was sent.
+    ///
+    /// # Errors
+    /// A sentence, where nothing came back.
+    fn trip_and_sending(&mut self) -> Result<[Instant; 2], String> {
+        let begun = Instant::now();
+        self.trip().map(|()| [begun, Instant::now()])
+    }
     /// Sends the peer to rest.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Copying a frame in: one copy through the public API, against plain copies into the same slots in
 //! the same order, against private memory, and against the competitor. Also claim and commit alone.
 //!
+//! Which physical pages a file got decides by up to a third how fast copies into it are (both ours and
+//! the plain ones move together from run to run), so all memory is allocated anew several times.
+//!
 //! Nobody consumes meanwhile: what is measured is the producer's time. A consumer that looks costs
 //! cache misses on the header lines only.
 
@@ -21,73 +24,165 @@ pub(crate) const SIZES: [(usize, &str); 3] = [
     (8 * 1024 * 1024, "8 MiB"),
 ];
 
-/// Slots of each stream; the plain copies use as many.
+/// Slots of each stream.
 pub(crate) const SLOTS: u32 = 16;
+/// Pieces of memory of each other kind: two copies of four go to our slots, so that all come back to a
+/// piece after the same number of other copies.
+const PIECES: usize = 8;
+
+/// What the slots are on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) name: &'static str,
+    /// How often all memory is allocated anew.
+    pub(crate) placements: usize,
+}
 
 /// The stream of one size.
 pub(crate) fn stream_name(len: usize) -> String {
     format!("copy-{len}")
 }
 
-/// Copies per turn for a size: about the same number of bytes for each.
-fn copies(len: usize, quick: bool) -> usize {
-    let bytes = if quick { 1 << 28 } else { 1 << 31 };
+/// Copies of each kind for a size: about the same number of bytes for each.
+fn count(len: usize, quick: bool) -> usize {
+    let bytes = if quick { 1 << 29 } else { 1 << 31 };
     (bytes / len).clamp(64, 16_384)
+}
+
+/// Ways to copy a frame that are compared.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Through the public API, in one call.
+    Ours,
+    /// The copy alone, into the slot after that.
+    Bare,
+    /// Into as many pieces of private memory.
+    Private,
+    /// iceoryx2.
+    Rival,
+}
+
+/// Each kind comes after two others in turn: what a copy finds in the caches is what the one before left.
+const ORDERS: [[Kind; 4]; 2] = [
+    [Kind::Ours, Kind::Bare, Kind::Private, Kind::Rival],
+    [Kind::Ours, Kind::Rival, Kind::Private, Kind::Bare],
+];
+
+/// Where each kind copies to.
+struct Copies {
+    source: Vec<u8>,
+    tensor: TensorSpec,
+    producer: Producer,
+    private: Vec<Vec<u8>>,
+    rival: Rival,
+}
+
+impl Copies {
+    fn open(way: &Way, len: usize) -> Result<Self, String> {
+        Ok(Self {
+            source: vec![0x5a_u8; len],
+            tensor: TensorSpec::bytes(len).map_err(|error| error.to_string())?,
+            producer: connect::producer(way, &stream_name(len))?,
+            private: vec![vec![1_u8; len]; PIECES],
+            rival: Rival::new(len)?,
+        })
+    }
+
+    fn copy(
+        &mut self,
+        kind: Kind,
+        index: usize,
+        histogram: &mut Histogram<u64>,
+    ) -> Result<(), String> {
+        match kind {
+            Kind::Ours => publish(&mut self.producer, &self.tensor, &self.source, histogram),
+            Kind::Bare => bare_copy(&mut self.producer, &self.tensor, &self.source, histogram),
+            Kind::Rival => self.rival.publish(&self.source, histogram),
+            Kind::Private => {
+                let slot = &mut self.private[index % PIECES];
+                time(histogram, || {
+                    slot.copy_from_slice(std::hint::black_box(&self.source));
+                    std::hint::black_box(&slot);
+                    Ok(())
+                })
+            }
+        }
+    }
 }
 
 /// The rows of one size and one kind of memory.
 pub(crate) fn rows(
     way: &Way,
-    memory: &str,
+    memory: Memory,
     (len, name): (usize, &str),
     quick: bool,
 ) -> Result<Vec<Row>, String> {
-    let source = vec![0x5a_u8; len];
-    let tensor = TensorSpec::bytes(len).map_err(|error| error.to_string())?;
-    let mut producer = connect::producer(way, &stream_name(len))?;
-    let mut private = vec![vec![1_u8; len]; usize::try_from(SLOTS).unwrap_or(1)];
-    let mut rival = Rival::new(len)?;
-    let [mut ours, mut bare, mut plain, mut claims, mut theirs] = [
-        new_histogram()?,
-        new_histogram()?,
-        new_histogram()?,
-        new_histogram()?,
-        new_histogram()?,
-    ];
-    let count = copies(len, quick);
-    let rounds = if quick { 3 } else { 5 };
-    for _ in 0..rounds {
-        for index in 0..count / rounds {
-            // Each measured copy finds its source as the one before left it: in the same caches.
-            publish(&mut producer, &tensor, &source, &mut ours)?;
-            bare_copy(&mut producer, &tensor, &source, &mut bare)?;
-            let slots = private.len();
-            if let Some(slot) = private.get_mut(index % slots) {
-                time(&mut plain, || {
-                    slot.copy_from_slice(std::hint::black_box(&source));
-                    std::hint::black_box(&slot);
-                    Ok(())
-                })?;
-            }
-            rival.publish(&source, &mut theirs)?;
-        }
-        // An odd number, so that both kinds of copies come to every slot.
-        for _ in 0..1001 {
-            claim_only(&mut producer, &tensor, &mut claims)?;
-        }
+    let mut measured = Series::new()?;
+    for _ in 0..memory.placements {
+        let mut copies = Copies::open(way, len)?;
+        // Pages that were never touched are another matter.
+        let mut first = Series::new()?;
+        first.add(&mut copies, 2 * PIECES)?;
+        measured.add(&mut copies, count(len, quick) / memory.placements)?;
     }
-    let medians = [ours, bare, plain, claims, theirs].map(|series| percentiles(&series).p50);
-    Ok(rows_of(medians, name, memory))
+    Ok(rows_of(&measured, name, memory.name))
 }
 
-fn rows_of([ours, bare, plain, claims, theirs]: [f64; 5], size: &str, memory: &str) -> Vec<Row> {
+/// How long copies took.
+struct Series {
+    ours: Histogram<u64>,
+    bare: Histogram<u64>,
+    private: Histogram<u64>,
+    rival: Histogram<u64>,
+    claims: Histogram<u64>,
+}
+
+impl Series {
+    fn new() -> Result<Self, String> {
+        Ok(Self {
+            ours: new_histogram()?,
+            bare: new_histogram()?,
+            private: new_histogram()?,
+            rival: new_histogram()?,
+            claims: new_histogram()?,
+        })
+    }
+
+    /// So many copies of each kind.
+    fn add(&mut self, copies: &mut Copies, count: usize) -> Result<(), String> {
+        for index in 0..count {
+            for kind in ORDERS[index % ORDERS.len()] {
+                let histogram = match kind {
+                    Kind::Ours => &mut self.ours,
+                    Kind::Bare => &mut self.bare,
+                    Kind::Private => &mut self.private,
+                    Kind::Rival => &mut self.rival,
+                };
+                copies.copy(kind, index, histogram)?;
+            }
+        }
+        for _ in 0..1000 {
+            claim_only(&mut copies.producer, &copies.tensor, &mut self.claims)?;
+        }
+        Ok(())
+    }
+}
+
+fn rows_of(series: &Series, size: &str, memory: &str) -> Vec<Row> {
+    let median = |histogram| percentiles(histogram).p50;
+    let (ours, bare, theirs) = (
+        median(&series.ours),
+        median(&series.bare),
+        median(&series.rival),
+    );
+    let (private, claims) = (median(&series.private), median(&series.claims));
     vec![
         Row::value(
             format!("memcpy into the same slots, {size}, {memory}"),
             bare,
             "ns",
         ),
-        Row::value(format!("memcpy into private memory, {size}"), plain, "ns"),
+        Row::value(format!("memcpy into private memory, {size}"), private, "ns"),
         Row::against(
             format!("publish with one copy, {size}, {memory}"),
             (ours, "ns"),
@@ -181,15 +276,14 @@ impl Rival {
             .map_err(|error| format!("no iceoryx2 node: {error}"))?;
         let name = format!("tensorpool-bench/{}/copy-{len}", std::process::id());
         let name = ServiceName::new(&name).map_err(|error| format!("no name: {error}"))?;
-        let slots = usize::try_from(SLOTS).unwrap_or(1);
         let service = node
             .service_builder(&name)
             .publish_subscribe::<[u8]>()
             .enable_safe_overflow(true)
-            .subscriber_max_buffer_size(slots)
+            .subscriber_max_buffer_size(PIECES)
             .open_or_create()
             .map_err(|error| format!("no iceoryx2 service: {error}"))?;
-        let subscriber = service.subscriber_builder().buffer_size(slots).create();
+        let subscriber = service.subscriber_builder().buffer_size(PIECES).create();
         let publisher = service
             .publisher_builder()
             .initial_max_slice_len(len)

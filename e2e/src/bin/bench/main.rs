@@ -15,6 +15,7 @@ use tensorpool_e2e::latency::{self, Amount, Percentiles, RoundTrip};
 use tensorpool_e2e::machine::{self, Machine};
 
 use connect::{By, Way};
+use copy::Memory;
 use report::{Row, Target};
 use trips::aeron::{BARE_AERON, BareAeron};
 use trips::aeron_lines::{AERON_AND_LINES, AeronLines};
@@ -120,7 +121,7 @@ fn bench(wanted: Wanted) -> Result<bool, String> {
         rows.extend(latencies(&machine, &driver, quick)?);
     }
     if wanted.has("copies") {
-        rows.extend(copies(&sockets, "tmpfs", quick));
+        rows.extend(copies(&sockets, TMPFS, quick));
     }
     if wanted.has("fan-out") {
         rows.extend(fan_out::rows(&machine, &sockets, quick));
@@ -308,13 +309,23 @@ fn rows_of(
     rows
 }
 
-fn copies(way: &Way, memory: &str, quick: bool) -> Vec<Row> {
+const TMPFS: Memory = Memory {
+    name: "tmpfs",
+    placements: 12,
+};
+/// Placed once: there is not memory for many epochs.
+const HUGE_PAGES: Memory = Memory {
+    name: "huge pages",
+    placements: 1,
+};
+
+fn copies(way: &Way, memory: Memory, quick: bool) -> Vec<Row> {
     let mut rows = Vec::new();
     for (len, size) in copy::SIZES {
         match copy::rows(way, memory, (len, size), quick) {
             Ok(measured) => rows.extend(measured),
             Err(why) => rows.push(Row::not_measured(
-                format!("copies of {size}, {memory}"),
+                format!("copies of {size}, {}", memory.name),
                 why,
             )),
         }
@@ -338,7 +349,7 @@ fn hugepage_copies(quick: bool) -> Vec<Row> {
     match LocalDriver::start(Path::new(&mount), &streams) {
         Ok(driver) => {
             let way = Way::new(&driver, By::Socket, By::Socket);
-            let mut rows = copies(&way, "huge pages", quick);
+            let mut rows = copies(&way, HUGE_PAGES, quick);
             if let Err(why) = driver.stop() {
                 rows.push(Row::not_measured("the driver on huge pages", why));
             }

@@ -107,6 +107,10 @@ impl Frames {
         self.ends.send(word)?;
         Ok(word)
     }
+
+    fn until_back(&mut self, word: u64) -> Result<(), String> {
+        spin_until(|| Ok(self.ends.receive()? == Some(word)))
+    }
 }
 
 impl RoundTrip for Frames {
@@ -136,7 +140,14 @@ impl RoundTrip for Frames {
 
     fn trip(&mut self) -> Result<(), String> {
         let word = self.send_next()?;
-        spin_until(|| Ok(self.ends.receive()? == Some(word)))
+        self.until_back(word)
+    }
+
+    fn trip_and_sending(&mut self) -> Result<[Instant; 2], String> {
+        let begun = Instant::now();
+        let word = self.send_next()?;
+        let sent = Instant::now();
+        self.until_back(word).map(|()| [begun, sent])
     }
 
     fn end(&mut self) -> Result<(), String> {
