@@ -40,6 +40,11 @@ impl Presence<'_> {
             )
     }
 
+    /// It waits, most often for memory, and has said for what.
+    const fn waits_in_words(&self) -> bool {
+        matches!(self.report.phase, StreamPhase::Pending) && self.report.message.is_some()
+    }
+
     fn words(&self) -> String {
         if !self.driver.is_expected_back() {
             return format!("{}: the driver does not answer", self.node);
@@ -314,7 +319,13 @@ fn ready(
             format!("ready on {} nodes", nodes.ready),
         );
     }
-    let message = format!("ready on {} of {} nodes", nodes.ready, nodes.desired);
+    let mut message = format!("ready on {} of {} nodes", nodes.ready, nodes.desired);
+    let waiting = presences.iter().filter(|it| it.waits_in_words());
+    let waiting: Vec<String> = waiting.map(Presence::words).collect();
+    if !waiting.is_empty() {
+        let waiting: Vec<&str> = waiting.iter().map(String::as_str).collect();
+        message = format!("{message}; {}", names(&waiting));
+    }
     say(false, ReadyReason::NodesPending, message)
 }
 

@@ -174,6 +174,26 @@ fn a_node_that_failed_is_named_with_what_its_driver_said() {
 }
 
 #[test]
+fn a_node_that_waits_for_memory_is_named_with_what_it_waits_for() {
+    let (mut observed, _) = settled(world([stream("a", 1)]));
+    driver_serves(&mut observed, "n1", &["a"]);
+    driver(&mut observed, "n2", |spec, status| {
+        let mut waiting = report(&spec[0], StreamPhase::Pending);
+        waiting.message = Some("4096 bytes needed, 0 bytes free; held by b".to_owned());
+        status.streams = vec![waiting];
+    });
+    driver(&mut observed, "n3", |spec, status| {
+        status.streams = vec![report(&spec[0], StreamPhase::Pending)];
+    });
+    let plan = plan(&observed);
+    assert_eq!(reasons(&plan, "a")[2], "NodesPending");
+    assert_eq!(
+        message(&plan, "a", "Ready"),
+        "ready on 1 of 3 nodes; n2: 4096 bytes needed, 0 bytes free; held by b"
+    );
+}
+
+#[test]
 fn a_dead_node_does_not_count_as_ready_whatever_it_once_reported() {
     let (mut observed, _) = settled(world([stream("a", 1)]));
     driver_serves(&mut observed, "n1", &["a"]);
