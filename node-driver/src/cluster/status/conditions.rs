@@ -322,7 +322,7 @@ fn resize(facts: &Facts<'_>) -> Draft {
         (false, true | false) => NodeReason::MountSizeDiffers,
     };
     let message = format!(
-        "{}; it follows when no pod of the node has a volume and the driver's pod is started anew",
+        "{}; a mount stays as it is while streams live in it: drain the node, unmount it there (or reboot), and delete the driver's pod",
         [sizes, options].concat().join("; ")
     );
     draft(kind, Polarity::True, reason, message)
