@@ -116,6 +116,7 @@ impl Attachment {
     pub(crate) fn abandon(&mut self) {
         self.duty.stop(LeaseEnd::Detached);
         self.duty.detached();
+        self.duty.on_link_down();
         self.link.close();
     }
 
@@ -214,7 +215,10 @@ impl Attachment {
             // The one that mapped has reported it with its cause.
             LeaseAction::Failed(AttachFailure::MapFailed) => {}
             LeaseAction::Failed(failure) => self.report(failure),
-            LeaseAction::Detached => self.duty.detached(),
+            LeaseAction::Detached => {
+                self.duty.detached();
+                self.duty.on_link_down();
+            }
         }
     }
 
@@ -356,7 +360,7 @@ impl Duty {
 
     fn on_link_up(&mut self, now: Now, stream: StreamId, link: &mut Link) {
         match self {
-            Self::Producer(duty) => duty.on_link_up(link),
+            Self::Producer(duty) => duty.on_link_up(now, link),
             Self::Consumer(duty) => duty.on_link_up(now, stream, link),
         }
     }

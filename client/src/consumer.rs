@@ -406,6 +406,7 @@ impl Consumer {
                 self.notify = Notify::Descriptor;
                 self.descriptors = Some(subscription);
             }
+            Some(Source::Gone) => self.descriptors = None,
             None => {}
         }
         match self.seat.take() {

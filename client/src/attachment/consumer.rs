@@ -12,7 +12,7 @@ use tensorpool_wire::{
 use super::Now;
 use super::hearing::ConsumerStreams;
 use super::wishes::ConsumerWishes;
-use crate::consumer::{ConsumerShared, committed};
+use crate::consumer::{ConsumerShared, Source, committed};
 use crate::error::AttachError;
 use crate::handover::Handover;
 use crate::lease::{Grant, LeaseEnd};
@@ -44,6 +44,8 @@ pub(crate) struct ConsumerDuty {
     /// Sent elsewhere by ConsumerConfig.
     is_off: bool,
     aeron: ConsumerStreams,
+    /// When descriptors that were refused are asked for again.
+    listen_at: Option<MonoNanos>,
 }
 
 #[derive(Debug)]
@@ -84,29 +86,42 @@ impl ConsumerDuty {
             regress: Regress::default(),
             is_off: false,
             aeron: ConsumerStreams::new(),
+            listen_at: None,
         }
     }
 
     pub(super) fn on_link_up(&mut self, now: Now, stream: StreamId, link: &mut Link) {
         // spec: W-10.1.1-2: announces are heard from here on.
         self.watch = EpochWatch::new(stream, self.wishes.announce_period_ns, now.mono);
-        self.listen(link);
+        self.listen(now, link);
     }
 
+    /// Nothing of the way may be kept: its media driver's memory is missing to the next one as long as
+    /// anybody has it.
+    // spec: X-2-77
     pub(super) fn on_link_down(&mut self) {
         self.aeron = ConsumerStreams::new();
+        self.listen_at = None;
+        self.tell_source(Source::Gone);
     }
 
-    fn listen(&mut self, link: &mut Link) {
+    fn listen(&mut self, now: Now, link: &mut Link) {
+        // spec: X-2-77
+        self.listen_at = None;
         match self.aeron.subscribe(link, self.wishes.notify) {
-            Ok(source) => {
-                self.shared.descriptors.post(source);
-                self.handover.nudge();
+            Ok(source) => self.tell_source(source),
+            Err(dead) => {
+                self.listen_at = Some(now.mono.saturating_add(PERIOD_NS));
+                self.fail(AttachError::Lost {
+                    text: dead.to_string(),
+                });
             }
-            Err(dead) => self.fail(AttachError::Lost {
-                text: dead.to_string(),
-            }),
         }
+    }
+
+    fn tell_source(&self, source: Source) {
+        self.shared.descriptors.post(source);
+        self.handover.nudge();
     }
 
     pub(super) fn map(
@@ -270,7 +285,7 @@ impl ConsumerDuty {
         }
         let next = self.shared.counters.seen.load(Ordering::Relaxed);
         if self.aeron.is_deaf(now, next, qos.current_seq) {
-            self.listen(link);
+            self.listen(now, link);
         }
         let is_behind = self
             .regress
@@ -289,8 +304,7 @@ impl ConsumerDuty {
     // spec: W-10.1.3-1 W-10.1.3-2
     fn on_config(&mut self, config: &ConsumerConfig, link: &mut Link) {
         if let Some(source) = self.aeron.obey(config, link, self.wishes.notify) {
-            self.shared.descriptors.post(source);
-            self.handover.nudge();
+            self.tell_source(source);
         }
         match config.use_shm {
             Bool::False if !self.is_off => {
@@ -312,6 +326,9 @@ impl ConsumerDuty {
     }
 
     pub(super) fn tick(&mut self, now: Now, link: &mut Link) {
+        if self.listen_at.is_some_and(|at| now.mono >= at) {
+            self.listen(now, link);
+        }
         let mut heard = Vec::new();
         self.aeron.drain(&mut heard);
         for progress in heard {

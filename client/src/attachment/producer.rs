@@ -44,6 +44,8 @@ pub(crate) struct ProducerDuty {
     streams: OwnStreams,
     /// Whether this producer is the authority that assigns per-consumer streams.
     assigns_streams: bool,
+    /// When a publication of descriptors that was refused is asked for again.
+    open_at: Option<MonoNanos>,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl ProducerDuty {
             told_version: 0,
             streams: OwnStreams::default(),
             assigns_streams,
+            open_at: None,
         }
     }
 
@@ -131,7 +134,10 @@ impl ProducerDuty {
         self.handover.amend(error);
     }
 
-    pub(super) fn on_link_up(&mut self, link: &mut Link) {
+    /// Opens the stream's descriptors.
+    // spec: X-2-77
+    pub(super) fn on_link_up(&mut self, now: Now, link: &mut Link) {
+        self.open_at = None;
         let (channel, stream) = link.descriptor_endpoint();
         match link.publication(&channel, stream) {
             Some(Ok(publication)) => {
@@ -139,15 +145,20 @@ impl ProducerDuty {
                 self.shared.outlets.post(OutletChange::Open(outlet));
                 self.handover.nudge();
             }
-            // Frames are committed all the same; whoever looks at the ring sees them.
-            Some(Err(dead)) => self.fail(AttachError::Lost {
-                text: dead.to_string(),
-            }),
+            // Frames are committed all the same; whoever looks at the ring sees them. Whoever waits for
+            // descriptors gets them once the media driver has memory for the publication.
+            Some(Err(dead)) => {
+                self.open_at = Some(now.mono.saturating_add(PERIOD_NS));
+                self.fail(AttachError::Lost {
+                    text: dead.to_string(),
+                });
+            }
             None => {}
         }
     }
 
     pub(super) fn on_link_down(&mut self) {
+        self.open_at = None;
         self.listeners.clear();
         self.streams.clear();
         self.shared.progress.set(None);
@@ -244,6 +255,9 @@ impl ProducerDuty {
         // spec: X-1-30: the data path met memory that lost its pages.
         if self.active.is_some() && self.shared.poisoned.swap(false, Ordering::Relaxed) {
             return Some(LeaseEnd::Unusable);
+        }
+        if self.open_at.is_some_and(|at| now.mono >= at) {
+            self.on_link_up(now, link);
         }
         while let Some(progress) = self.shared.progress.next() {
             // Loss is allowed: the commit decides.

@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Ring,
     /// This subscription of descriptors.
     Descriptors(Box<dyn Subscription + Send>),
+    /// From nowhere: the way is gone, and what was read from holds its media driver's memory.
+    Gone,
 }
 
 #[derive(Default)]

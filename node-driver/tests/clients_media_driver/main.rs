@@ -8,6 +8,7 @@ mod support;
 mod failures;
 mod hugepages;
 mod identity;
+mod memory;
 mod stopped;
 mod world;
 
