@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::protocol::Code;
+
 /// Upper limits of [`Calls::counts`] in milliseconds. Kubelet gives a call two minutes; a publish asks
 /// the API server.
 pub const LIMITS_MS: [u16; 8] = [1, 5, 20, 100, 500, 2_000, 10_000, 60_000];
@@ -46,30 +48,17 @@ impl Rpc {
     }
 }
 
-/// How a call was answered: gRPC's codes, those that are not used here as [`Outcome::Internal`].
+/// How a call was answered: gRPC's codes, those that are not used here as [`Code::Internal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Outcome {
     /// Done.
     Ok,
-    /// The volume is not written as it must be.
-    InvalidArgument,
-    /// RBAC does not allow it.
-    PermissionDenied,
-    /// There is no such stream.
-    NotFound,
-    /// The volume is published already, and differently.
-    AlreadyExists,
-    /// The cluster or the node is not set up for it.
-    FailedPrecondition,
-    /// A limit is reached.
-    ResourceExhausted,
-    /// Later, by itself.
-    Unavailable,
     /// Another call for the volume is under way.
     Aborted,
-    /// The driver or the node failed.
-    Internal,
+    /// Not done, for this reason.
+    #[serde(untagged)]
+    Refused(Code),
 }
 
 impl Outcome {
@@ -78,15 +67,8 @@ impl Outcome {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Ok => "OK",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::PermissionDenied => "PERMISSION_DENIED",
-            Self::NotFound => "NOT_FOUND",
-            Self::AlreadyExists => "ALREADY_EXISTS",
-            Self::FailedPrecondition => "FAILED_PRECONDITION",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            Self::Unavailable => "UNAVAILABLE",
             Self::Aborted => "ABORTED",
-            Self::Internal => "INTERNAL",
+            Self::Refused(code) => code.name(),
         }
     }
 }

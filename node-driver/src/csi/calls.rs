@@ -13,6 +13,7 @@ use tonic::{Response, Status};
 
 use super::driver::Driver;
 use crate::attachments::calls::{Calls, Outcome, Rpc};
+use crate::attachments::protocol::Code;
 
 /// Calls that come together are told together.
 const TOGETHER: Duration = Duration::from_millis(500);
@@ -73,13 +74,13 @@ impl Counted {
 const fn outcome(code: tonic::Code) -> Outcome {
     match code {
         tonic::Code::Ok => Outcome::Ok,
-        tonic::Code::InvalidArgument => Outcome::InvalidArgument,
-        tonic::Code::PermissionDenied => Outcome::PermissionDenied,
-        tonic::Code::NotFound => Outcome::NotFound,
-        tonic::Code::AlreadyExists => Outcome::AlreadyExists,
-        tonic::Code::FailedPrecondition => Outcome::FailedPrecondition,
-        tonic::Code::ResourceExhausted => Outcome::ResourceExhausted,
-        tonic::Code::Unavailable => Outcome::Unavailable,
+        tonic::Code::InvalidArgument => Outcome::Refused(Code::InvalidArgument),
+        tonic::Code::PermissionDenied => Outcome::Refused(Code::PermissionDenied),
+        tonic::Code::NotFound => Outcome::Refused(Code::NotFound),
+        tonic::Code::AlreadyExists => Outcome::Refused(Code::AlreadyExists),
+        tonic::Code::FailedPrecondition => Outcome::Refused(Code::FailedPrecondition),
+        tonic::Code::ResourceExhausted => Outcome::Refused(Code::ResourceExhausted),
+        tonic::Code::Unavailable => Outcome::Refused(Code::Unavailable),
         tonic::Code::Aborted => Outcome::Aborted,
         tonic::Code::Internal
         | tonic::Code::Cancelled
@@ -88,7 +89,7 @@ const fn outcome(code: tonic::Code) -> Outcome {
         | tonic::Code::OutOfRange
         | tonic::Code::Unimplemented
         | tonic::Code::DataLoss
-        | tonic::Code::Unauthenticated => Outcome::Internal,
+        | tonic::Code::Unauthenticated => Outcome::Refused(Code::Internal),
     }
 }
 

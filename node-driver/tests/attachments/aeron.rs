@@ -111,32 +111,28 @@ fn eventually<T>(what: &str, build: impl Fn() -> Result<T, BuildError>) -> T {
     wait_until(what, || build().map_err(|error| format!("{error:?}")))
 }
 
+/// The consumer may still have to change to the producer's epoch.
+fn a_frame_arrives(sensor: &mut Producer, viewer: &mut Consumer) {
+    wait_until("a frame of the new epoch", || {
+        let sent = sensor.publish(b"tensor");
+        sent.map_err(|error| error.to_string())?;
+        match viewer.next() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
 // spec: X-2-58, X-2-75, X-2-76
 fn frames_pass_between_the_two_ways(rig: &Rig<'_>) {
     let mut viewer = eventually("a consumer on Aeron", || consume(rig, "viewer-aeron"));
     let mut sensor = produce(rig, "sensor").expect("a producer on its socket");
-    wait_until("the consumer's new epoch", || {
-        sensor
-            .publish(b"tensor")
-            .map_err(|error| error.to_string())?;
-        match viewer.next() {
-            Ok(Some(_)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    a_frame_arrives(&mut sensor, &mut viewer);
     drop((viewer, sensor));
 
     let mut viewer = consume(rig, "viewer").expect("a consumer on its socket");
     let mut sensor = eventually("a producer on Aeron", || produce(rig, "sensor-aeron"));
-    wait_until("the consumer's new epoch", || {
-        sensor
-            .publish(b"tensor")
-            .map_err(|error| error.to_string())?;
-        match viewer.next() {
-            Ok(Some(_)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    a_frame_arrives(&mut sensor, &mut viewer);
 }
 
 // spec: X-2-73

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use crate::node::{Node, condition};
 use crate::objects::{node, stream};
 use crate::witness::Witness;
-use crate::world::{NAMESPACE, World, eventually, eventually_within};
+use crate::world::{World, eventually, eventually_within, the_lease_says};
 
 /// Another policy, in another object of the same name: list, watch, status and Lease are all due.
 fn renew(world: &World, revision: &str) {
@@ -26,21 +26,8 @@ fn renew(world: &World, revision: &str) {
 /// The Lease belongs to the object that is there now.
 fn the_lease_follows(world: &World, n1: &Node<'_>) {
     let uid = n1.object()["metadata"]["uid"].clone();
-    let lease = [
-        "get",
-        "lease",
-        "-n",
-        NAMESPACE,
-        "tensorpool-node-n1",
-        "-o",
-        "jsonpath={.metadata.ownerReferences[0].uid}",
-    ];
-    eventually("the Lease goes with the object", || {
-        match world.control_plane.kubectl().args(lease).output() {
-            Ok(output) if uid == String::from_utf8_lossy(&output.stdout).as_ref() => Ok(()),
-            other => Err(format!("{other:?}, wanted {uid}")),
-        }
-    });
+    let uid = uid.as_str().expect("every object has one");
+    the_lease_says(world, "{.metadata.ownerReferences[0].uid}", uid);
 }
 
 fn requests(request: &str, result: &str) -> String {

@@ -5,7 +5,7 @@ use tensorpool_wire::{ResponseCode, Role};
 
 use crate::node::{Node, condition, stream as report};
 use crate::objects::{node, stream};
-use crate::world::{NAMESPACE, World, eventually};
+use crate::world::{World, the_lease_says};
 
 #[test]
 fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
@@ -88,21 +88,9 @@ fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
 
     what_is_edited_by_hand_comes_back(&world, &n1);
     it_is_cordoned(&world, &n1, &mut client);
-    let lease = [
-        "get",
-        "lease",
-        "-n",
-        NAMESPACE,
-        "tensorpool-node-n1",
-        "-o",
-        "jsonpath={.spec.holderIdentity} {.metadata.ownerReferences[0].kind}",
-    ];
-    eventually("a Lease that goes with the object", || {
-        match world.kubectl(&lease) {
-            lease if lease == "driver-n1 TensorPoolNode" => Ok(()),
-            lease => Err(lease),
-        }
-    });
+    let wanted = "driver-n1 TensorPoolNode";
+    let asked = "{.spec.holderIdentity} {.metadata.ownerReferences[0].kind}";
+    the_lease_says(&world, asked, wanted);
     // The last words of a driver that ends do not wait.
     let gaps = world.gaps_between_status_writes();
     let shortest = gaps.iter().min();
@@ -167,7 +155,7 @@ fn it_is_cordoned(world: &World, n1: &Node<'_>, client: &mut crate::support::raw
     assert!(client.dead.is_none(), "{:?}", client.dead);
 }
 
-/// Everything was done with the rights of `rbac.yaml`, and each of them was used.
+/// Everything was done with the rights that the chart gives, and each of them was used.
 fn it_did_that_with_its_rights(world: &World) {
     let requests = world.driver_requests();
     let refused: Vec<_> = requests

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tensorpool_cluster::{Caller, ControlPlane, FaultProxy};
+use tensorpool_cluster::{Caller, ControlPlane, FaultProxy, rendered_chart};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -17,6 +17,14 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const NAMESPACE: &str = "tensorpool-system";
 /// The node driver's service account.
 pub(crate) const ACCOUNT: &str = "tensorpool-node-driver";
+
+/// What a driver may do, and how kubelet treats its volumes.
+const OF_THE_CHART: [&str; 4] = [
+    "templates/node-driver-rbac.yaml",
+    "templates/node-driver-writes-own-status.yaml",
+    "templates/node-driver-renews-own-lease.yaml",
+    "templates/csidriver.yaml",
+];
 
 /// The names of the two nodes.
 pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
@@ -45,26 +53,9 @@ impl World {
         ]);
         world.kubectl(&["create", "namespace", NAMESPACE]);
         world.kubectl(&["create", "namespace", "vision"]);
-        world.kubectl(&["apply", "-f", &format!("{here}/tests/cluster/rbac.yaml")]);
-        for policy in [
-            "node-driver-writes-own-status.yaml",
-            "node-driver-renews-own-lease.yaml",
-        ] {
-            let template = format!("{here}/../helm/tensorpool/templates/{policy}");
-            let template = fs::read_to_string(template).expect("the chart has it");
-            let rendered = template.replace("{{ .Release.Namespace }}", NAMESPACE);
-            assert!(!rendered.contains("{{"), "{policy} needs Helm: {rendered}");
-            world.apply(policy, &rendered);
-        }
-        let csi_driver = json!({
-            "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver",
-            "metadata": {"name": "csi.tensorpool.io"},
-            "spec": {
-                "attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "None",
-                "volumeLifecycleModes": ["Ephemeral"],
-            },
-        });
-        world.apply("csidriver.json", &csi_driver.to_string());
+        let chart = format!("{here}/../helm/tensorpool");
+        let objects = rendered_chart(Path::new(&chart), NAMESPACE, &OF_THE_CHART);
+        world.apply("chart.yaml", &objects.expect("the chart is good"));
         for node in NODES {
             world.add_node(node);
         }
@@ -226,6 +217,20 @@ fn said(command: &mut Command) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
     String::from_utf8(output.stdout).expect("it prints UTF-8")
+}
+
+/// Waits until a path in the Lease of n1's driver has this value.
+pub(crate) fn the_lease_says(world: &World, path: &str, wanted: &str) {
+    let output = format!("--output=jsonpath={path}");
+    let lease = ["get", "lease", "--namespace", NAMESPACE];
+    eventually("the Lease that goes with the object", || {
+        let mut kubectl = world.control_plane.kubectl();
+        kubectl.args(lease).args(["tensorpool-node-n1", &output]);
+        match kubectl.output() {
+            Ok(output) if wanted == String::from_utf8_lossy(&output.stdout) => Ok(()),
+            other => Err(format!("{other:?}, wanted {wanted}")),
+        }
+    });
 }
 
 /// Returns what `look` finds as soon as it finds something; its `Err` says what was seen last.

@@ -6,41 +6,22 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tensorpool_node_driver::csi::mountinfo;
 
-use crate::driver::{Base, Driver};
-use crate::inside::own_mounts;
-use crate::kubelet::Kubelet;
+use crate::node::Node;
 
-/// A node with memory of 4 KiB pages and a media driver's directory, both as `mount` makes them.
-struct Node {
-    kubelet: Kubelet,
-    base: Arc<Base>,
-    driver: Driver,
-}
-
+/// Its memory and a media driver's directory are as `mount` makes them.
 fn node(test: &str) -> Option<Node> {
-    if !own_mounts(test) {
-        return None;
-    }
-    let kubelet = Kubelet::new();
-    let output = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
-        .args(["mount", "--pool=4Ki=256Mi", "--aeron=16Mi"])
-        .args(["--uid=0", "--gid=0", "--base-dir"])
-        .arg(kubelet.node_dir())
-        .output()
-        .expect("the binary runs");
-    assert!(output.status.success(), "{output:?}");
-    let base = Arc::new(Base::new(&kubelet.shm_dir().join("4Ki")));
-    base.make(1, 5);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
-    Some(Node {
-        kubelet,
-        base,
-        driver,
+    Node::new(test, |kubelet, _| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tensorpool-node-driver"))
+            .args(["mount", "--pool=4Ki=256Mi", "--aeron=16Mi"])
+            .args(["--uid=0", "--gid=0", "--base-dir"])
+            .arg(kubelet.node_dir())
+            .output()
+            .expect("the binary runs");
+        assert!(output.status.success(), "{output:?}");
     })
 }
 

@@ -8,6 +8,7 @@ mod driver;
 mod inside;
 mod kubelet;
 mod mounts;
+mod node;
 mod registration;
 mod restarts;
 mod sanity;

@@ -1,41 +1,20 @@
 //! `csi` killed at every step: what the next one, or kubelet, finds and cleans.
 
-use std::sync::Arc;
 use std::thread;
 
 use tensorpool_node_driver::attachments::calls::{Outcome, Rpc};
 use tensorpool_node_driver::attachments::protocol::{Code, Question, Refusal};
 use tensorpool_node_driver::csi::mountinfo;
 
-use crate::driver::{Base, Driver, Kind};
-use crate::inside::own_mounts;
+use crate::driver::{Driver, Kind};
 use crate::kubelet::{Kubelet, publish_from_elsewhere, unpublish_from_elsewhere};
+use crate::node::Node;
 use crate::support::wait_until;
 
-/// Kubelet, a driver, and memory that has one stream.
-struct Node {
-    kubelet: Kubelet,
-    base: Arc<Base>,
-    driver: Driver,
-}
-
-/// A node with mounts of its own for the test of this name; `None` where that is not possible.
 fn node(test: &str) -> Option<Node> {
-    if !own_mounts(test) {
-        return None;
-    }
-    let kubelet = Kubelet::new();
-    // A directory of a filesystem like any other.
-    let directory = kubelet.shm_dir().join("4Ki");
-    std::fs::create_dir(&directory).expect("it works");
-    let base = Base::new(&directory);
-    base.make(1, 5);
-    let base = Arc::new(base);
-    let driver = Driver::start(&kubelet.internal_socket(), Some(Arc::clone(&base)));
-    Some(Node {
-        kubelet,
-        base,
-        driver,
+    Node::new(test, |_, directory| {
+        // Of a filesystem like any other.
+        std::fs::create_dir(directory).expect("it works");
     })
 }
 
@@ -50,7 +29,7 @@ impl Node {
     }
 
     /// Nothing is left of the volume.
-    fn assert_clean(&self) {
+    fn assert_as_before(&self) {
         assert_eq!((self.driver.holds().len(), self.views()), (0, 0));
         assert!(!self.is_mounted() && !self.kubelet.target("pod").exists());
     }
@@ -131,7 +110,7 @@ fn killed_before_the_mount_kubelet_publishes_again() {
     kubelet.publish("pod", "csi-1").unwrap();
     assert!(node.is_mounted());
     kubelet.unpublish("pod", "csi-1").unwrap();
-    node.assert_clean();
+    node.assert_as_before();
     assert!(csi.terminate().success());
 }
 
@@ -190,7 +169,7 @@ fn killed_between_unmount_and_release_kubelet_unpublishes_again() {
     assert!(!node.is_mounted());
     let _csi = kubelet.start_csi();
     kubelet.unpublish("pod", "csi-1").unwrap();
-    node.assert_clean();
+    node.assert_as_before();
 }
 
 #[test]
@@ -226,7 +205,7 @@ fn what_kubelet_called_is_told_to_the_driver_with_its_answer() {
     node.kubelet.publish("other", "csi-2").unwrap_err();
     let wanted = [
         (Rpc::NodePublishVolume, Outcome::Ok, 1),
-        (Rpc::NodePublishVolume, Outcome::NotFound, 1),
+        (Rpc::NodePublishVolume, Outcome::Refused(Code::NotFound), 1),
     ];
     wait_until("both calls", || {
         let calls = node.driver.calls();
