@@ -4,6 +4,7 @@
 //! are made by the file worker, HTTP is served elsewhere.
 
 mod asked;
+mod complaints;
 mod inputs;
 mod rest;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::status::Answers;
 use crate::stores::Stores;
 
 use self::asked::Attachments;
+use self::complaints::Complaints;
 use self::rest::{Outlook, is_awaited, sleep};
 
 /// An input that is never empty puts expiry off for no longer than this: a peer that floods must not
@@ -95,6 +97,7 @@ pub(crate) struct Runtime {
     stores: Arc<Stores>,
     commands: Commands,
     attachments: Attachments,
+    complaints: Complaints,
     reserved_stream_ids: Vec<u32>,
     /// Revision of the policy that came through `commands`.
     revision: Option<String>,
@@ -139,6 +142,7 @@ impl Runtime {
             stores: parts.stores,
             commands: parts.commands,
             attachments: Attachments::default(),
+            complaints: Complaints::default(),
             reserved_stream_ids: parts.reserved_stream_ids,
             revision: None,
             awaits_policy: settings.kubernetes.is_some(),

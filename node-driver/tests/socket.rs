@@ -5,9 +5,11 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
+use rustix::net::SendFlags;
 use rustix::process::Signal;
 use support::raw::Raw;
 use support::{Driver, Options, Place, wait_until};
+use tensorpool_transport::socket::SocketClient;
 use tensorpool_wire::{
     LeaseRevokeReason, LogicalStream, Message, ResponseCode, Role, ShutdownReason, Superblock,
 };
@@ -375,6 +377,31 @@ fn a_flood_ends_the_connection_with_a_reason_in_revoke_log_and_metric_and_nobody
     );
     bystander.keepalive(&kept);
     assert_eq!(bystander.detach(&kept), ResponseCode::Ok);
+}
+
+#[test]
+fn a_crowd_of_garbage_is_counted_in_full_and_fills_no_log() {
+    // spec: X-2-33, X-2-38
+    const CROWD: usize = 200;
+    let place = Place::new(Options::default());
+    let mut driver = Driver::start(&place);
+    for _ in 0..CROWD {
+        let client = SocketClient::connect(&place.socket()).unwrap();
+        rustix::net::send(&client, b"garbage", SendFlags::NOSIGNAL).unwrap();
+        let mut client = Raw::over(Box::new(client));
+        let told = client.expect_end().to_string();
+        let words = "the packet has 7 bytes, its prefix alone needs 8";
+        assert!(told.ends_with(words), "{told}");
+    }
+    assert_eq!(
+        driver.metric("tensorpool_driver_connections_closed_total{reason=\"garbage\"}"),
+        Some(200.0)
+    );
+    driver.wait_for("a connection is cut off");
+    let log = driver.log();
+    let lines = log.lines().filter(|line| line.contains("is cut off"));
+    let lines = lines.count();
+    assert!((1..CROWD / 2).contains(&lines), "{lines} lines");
 }
 
 #[test]

@@ -61,6 +61,12 @@ impl Attachments {
         }
     }
 
+    /// Through whose socket file a connection came.
+    pub(super) fn of(&self, connection: ConnectionId) -> u32 {
+        let id = self.by_connection.get(&connection);
+        id.map_or(super::STANDALONE, |id| id.0)
+    }
+
     /// A connection is gone, and with the last one of an attachment that ends the attachment.
     pub(super) fn disconnected(&mut self, connection: ConnectionId) {
         let Some(id) = self.by_connection.remove(&connection) else {
@@ -270,6 +276,7 @@ impl Runtime {
         {
             tracing::warn!(attachment = attachment.0, %error, "the socket file was not removed");
         }
+        self.complaints.forget(attachment.0);
         tracing::info!(
             attachment = attachment.0,
             leases = closed.leases,

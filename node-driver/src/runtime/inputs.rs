@@ -5,6 +5,7 @@ use tensorpool_transport::port::{CloseReason, Inbound, ServerPort};
 use tensorpool_wire::{ConnectionId, MonoNanos};
 
 use super::asked::Attachments;
+use super::complaints::Complaints;
 use super::{Fatal, Runtime, SCAN_PERIOD_NS};
 use crate::config;
 use crate::counters::{Counters, WayIn};
@@ -28,6 +29,7 @@ impl Runtime {
                 counters: &mut self.counters,
                 answers: &mut self.answers,
                 attachments: &mut self.attachments,
+                complaints: &mut self.complaints,
                 out,
             };
             let mut rounds = 0;
@@ -60,6 +62,7 @@ impl Runtime {
                 counters: &mut received,
                 answers: &mut self.answers,
                 attachments: &mut self.attachments,
+                complaints: &mut self.complaints,
                 out,
             };
             let mut rounds = 0;
@@ -168,6 +171,7 @@ struct Taker<'a> {
     counters: &'a mut Counters,
     answers: &'a mut Answers,
     attachments: &'a mut Attachments,
+    complaints: &'a mut Complaints,
     out: &'a mut Vec<Action>,
 }
 
@@ -197,7 +201,9 @@ impl Taker<'_> {
                 uid,
                 text,
             } => {
-                tracing::debug!(attachment, uid, text, "a connection was refused");
+                if let Some(unsaid) = self.complaints.say(self.now, attachment, "refused") {
+                    tracing::warn!(attachment, uid, text, unsaid, "a connection was refused");
+                }
                 return;
             }
             Inbound::Message {
@@ -217,12 +223,18 @@ impl Taker<'_> {
                 why,
                 text,
             } => {
-                tracing::warn!(
-                    connection = connection.0,
-                    reason = why.label(),
-                    text,
-                    "a connection is cut off"
-                );
+                let (attachment, reason) = (self.attachments.of(connection), why.label());
+                if let Some(unsaid) = self.complaints.say(self.now, attachment, reason) {
+                    let connection = connection.0;
+                    tracing::warn!(
+                        connection,
+                        attachment,
+                        reason,
+                        text,
+                        unsaid,
+                        "a connection is cut off"
+                    );
+                }
                 Event::ConnectionClosing {
                     connection,
                     text: text.to_owned(),
