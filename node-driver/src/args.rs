@@ -63,7 +63,7 @@ pub enum Command {
     Discover(DiscoverArgs),
     /// Change what the running driver logs, until it ends
     Log(LogArgs),
-    /// Run a program, the driver, and start it again within a second whenever it dies
+    /// Run a program, such as the driver, and start it again within a second whenever it dies
     Supervise(SuperviseArgs),
     /// Serve kubelet as the CSI driver of this node: mount into pods what the driver has prepared
     #[cfg(feature = "kubernetes")]

@@ -1,8 +1,8 @@
-//! `supervise`: the first process of the driver's container.
+//! `supervise`: the first process of a container, of the driver's and of the media driver's.
 //!
 //! Kubelet waits up to five minutes before it starts a container again that ended often. This process
-//! ends with the container only: it starts the driver again itself, within a second of its death, and
-//! collects processes that others left. It refuses to look at why the driver died.
+//! ends with the container only: it starts its program again itself, within a second of its death, and
+//! collects processes that others left. It refuses to look at why the program died.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -105,6 +105,13 @@ impl Supervisor {
         Ok(Running { pid, since })
     }
 
+    /// What was started, as a shell would have it.
+    fn command_line(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.arguments);
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
     /// Until somebody asks for the end. The status of the last process.
     fn keep_alive(&mut self, first: Running) -> i32 {
         let mut running = first;
@@ -113,7 +120,12 @@ impl Supervisor {
             let ended = self.wait_for_end(running.pid);
             let (reason, code) = told(ended);
             if self.signals.is_end_requested {
-                tracing::info!(reason, code, "the driver ended, as it was asked to");
+                tracing::info!(
+                    program = self.command_line(),
+                    reason,
+                    code,
+                    "the program ended, as it was asked to"
+                );
                 return code;
             }
             let lived = running.since.elapsed();
@@ -121,12 +133,13 @@ impl Supervisor {
             last_delay = Some(delay);
             self.restarts += 1;
             tracing::warn!(
+                program = self.command_line(),
                 pid = running.pid.as_raw_nonzero().get(),
                 reason,
                 lived_ms = millis(lived),
                 delay_ms = millis(delay),
                 restarts = self.restarts,
-                "the driver died and is started again"
+                "the program died and is started again"
             );
             running = loop {
                 if self.rest(delay) {
@@ -136,7 +149,7 @@ impl Supervisor {
                     Ok(started) => break started,
                     Err(error) => {
                         delay = LONGEST_DELAY;
-                        tracing::error!(%error, "the driver could not be started; trying again");
+                        tracing::error!(%error, program = self.command_line(), "the program could not be started; trying again");
                     }
                 }
             };

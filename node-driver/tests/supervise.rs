@@ -112,7 +112,11 @@ fn a_killed_process_is_started_again_at_once_and_the_log_says_why_it_ended() {
     assert_ne!(first, second);
     assert!(!exists(first), "it was collected");
     let event = supervisor.next_event();
-    assert_eq!(event["message"], "the driver died and is started again");
+    assert_eq!(event["message"], "the program died and is started again");
+    assert_eq!(
+        event["program"], "sh -c echo $$; exec sleep 1000",
+        "of several containers one died"
+    );
     assert_eq!(event["reason"], "signal 9");
     assert_eq!(event["pid"], first.as_raw_nonzero().get());
     assert_eq!(event["delay_ms"], 0);
@@ -152,7 +156,7 @@ fn a_request_to_end_is_passed_on_and_the_status_is_that_of_the_process() {
         supervisor.signal(signal);
         assert_eq!(supervisor.code(), Some(code));
         let event = supervisor.next_event();
-        assert_eq!(event["message"], "the driver ended, as it was asked to");
+        assert_eq!(event["message"], "the program ended, as it was asked to");
     }
 }
 
