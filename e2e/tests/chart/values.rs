@@ -3,7 +3,7 @@
 use crate::rendering::{GOOD, Helm};
 
 /// A value that is wrong, and what Helm must name.
-const BAD: [(&str, &str); 20] = [
+const BAD: [(&str, &str); 21] = [
     (r#"nodeDrivers={}"#, "nodeDrivers"),
     (r#"image.repo="x""#, "repo"),
     (r#"image.pullPolicy="Sometimes""#, "pullPolicy"),
@@ -37,6 +37,10 @@ const BAD: [(&str, &str); 20] = [
         "aeron",
     ),
     (r#"nodeDriver.group=0"#, "group"),
+    (
+        r#"nodeDriver.accessReviewIntervalSeconds=0"#,
+        "accessReviewIntervalSeconds",
+    ),
     (r#"uninstall.force="yes""#, "force"),
     (r#"test.frames=0"#, "frames"),
 ];

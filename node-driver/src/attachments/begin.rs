@@ -40,5 +40,6 @@ pub(crate) fn begin(
         reviewer: cluster.reviewer.clone(),
         csi_driver: cluster.csi_driver.clone(),
         surroundings: cluster.surroundings.clone(),
+        review_every: kubernetes.access_review_interval,
     })
 }

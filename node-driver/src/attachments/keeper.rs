@@ -29,11 +29,10 @@ use crate::cluster::{ClusterPolicy, ClusterStream, CsiState, PolicyView, Surroun
 use crate::control::AttachmentId;
 use crate::files::in_words;
 
-/// A live attachment is asked about again within this time.
-pub(super) const REVIEWED_WITHIN: Duration = Duration::from_secs(300);
-/// Attachments that were published together are asked about over this time.
-const SPREAD: Duration = Duration::from_secs(60);
-/// Time until a question is asked again that got no answer.
+/// Attachments that were published together are asked about over this part of the time between two
+/// reviews.
+const SPREAD: u32 = 5;
+/// Time until a question is asked again that got no answer, where reviews are not more frequent.
 const REVIEW_AGAIN: Duration = Duration::from_secs(30);
 
 /// Decides about volumes and keeps what was decided. Clones share it.
@@ -45,6 +44,8 @@ pub(super) struct Keeper {
     pub(super) csi_driver: CsiDriverObject,
     pub(super) surroundings: Arc<watch::Sender<Surroundings>>,
     pub(super) policy: PolicyView,
+    /// A live attachment is asked about again within this time.
+    pub(super) review_every: Duration,
     /// When live attachments are to be asked about again.
     pub(super) due: Arc<Mutex<BTreeMap<VolumeId, Instant>>>,
     pub(super) sooner: Arc<Notify>,
@@ -135,7 +136,7 @@ impl Keeper {
         };
         let record = record(&wanted, asked, number, stream, clients);
         let prepared = prepared(&record);
-        tracing::info!(%volume, stream = %record.stream, pod = record.pod.name, namespace = record.pod.namespace, access = record.access.verb().as_str(), "publishing a volume");
+        tracing::info!(%volume, attachment = record.attachment, stream = %record.stream, pod = record.pod.name, namespace = record.pod.namespace, access = record.access.verb().as_str(), "publishing a volume");
         table.add(record).await?;
         self.tell(&table);
         drop(table);
@@ -267,7 +268,7 @@ impl Keeper {
             if let Err(error) = self.validate_csi_driver().await {
                 tracing::warn!(error = in_words(&error), "volumes cannot be published");
             }
-            tokio::time::sleep(REVIEWED_WITHIN).await;
+            tokio::time::sleep(self.review_every).await;
         }
     }
 
@@ -351,7 +352,7 @@ impl Keeper {
         for (volume, allowed, stream_id, text) in changes {
             if let Err(error) = table.change(&volume, allowed, stream_id, text).await {
                 tracing::error!(%volume, error = in_words(&error), "a volume does not follow the policy yet");
-                self.review_at(&volume, Instant::now() + REVIEW_AGAIN).await;
+                self.review_at(&volume, self.asked_again_at()).await;
             }
         }
     }
@@ -382,7 +383,7 @@ impl Keeper {
             Err(error) => {
                 // What lives goes on without the API server.
                 tracing::debug!(%volume, error = in_words(&error), "a volume is asked about again");
-                let again = Instant::now() + REVIEW_AGAIN;
+                let again = self.asked_again_at();
                 return self.review_at(volume, again).await;
             }
         };
@@ -406,7 +407,7 @@ impl Keeper {
         if changed.is_ok() && opened.is_ok() {
             self.review_later(volume).await;
         } else {
-            self.review_at(volume, Instant::now() + REVIEW_AGAIN).await;
+            self.review_at(volume, self.asked_again_at()).await;
         }
     }
 
@@ -435,10 +436,16 @@ impl Keeper {
     async fn review_later(&self, volume: &VolumeId) {
         let mut hasher = DefaultHasher::new();
         volume.hash(&mut hasher);
-        let millis = u64::try_from(SPREAD.as_millis()).unwrap_or(u64::MAX);
-        let earlier = Duration::from_millis(hasher.finish() % millis);
-        let at = Instant::now() + (REVIEWED_WITHIN - earlier);
+        let spread = (self.review_every / SPREAD).as_millis();
+        let spread = u64::try_from(spread).unwrap_or(u64::MAX).max(1);
+        let earlier = Duration::from_millis(hasher.finish() % spread);
+        let at = Instant::now() + (self.review_every - earlier);
         self.review_at(volume, at).await;
+    }
+
+    /// When a question is asked again that got no answer, or whose answer could not be followed.
+    fn asked_again_at(&self) -> Instant {
+        Instant::now() + REVIEW_AGAIN.min(self.review_every)
     }
 
     pub(super) async fn review_at(&self, volume: &VolumeId, at: Instant) {

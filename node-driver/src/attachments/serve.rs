@@ -55,6 +55,8 @@ pub struct Parts {
     pub csi_driver: CsiDriverObject,
     /// What the node's status tells of attachments and of kubelet.
     pub surroundings: watch::Sender<Surroundings>,
+    /// Within this time RBAC is asked again about each attachment.
+    pub review_every: Duration,
 }
 
 /// Why there are no attachments.
@@ -107,6 +109,7 @@ pub fn start(parts: Parts) -> Result<(), AttachmentsError> {
         csi_driver: parts.csi_driver,
         surroundings: Arc::new(parts.surroundings),
         policy: parts.policy,
+        review_every: parts.review_every,
         due: Arc::default(),
         sooner: Arc::new(Notify::new()),
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::raw::{Problem, Raw};
 use super::read::Reader;
@@ -85,6 +86,16 @@ fn kubernetes(reader: &mut Reader<'_>) -> Option<KubernetesSettings> {
             64,
             1,
             65_536,
+        ),
+        access_review_interval: Duration::from_millis(
+            reader
+                .number_u32(
+                    "kubernetes.access_review_interval_ms",
+                    300_000,
+                    1_000,
+                    3_600_000,
+                )
+                .into(),
         ),
         node: object_name(reader, "kubernetes.node", ""),
     };

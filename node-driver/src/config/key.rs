@@ -343,6 +343,11 @@ pub const KEYS: &[Key] = &[
         "64",
         "Socket connections of one volume at most.",
     ),
+    key(
+        "kubernetes.access_review_interval_ms",
+        "300000",
+        "Time within which RBAC is asked again about each mounted volume, in milliseconds, 1000 to 3600000. A pod whose permission went loses its leases then. Each volume costs one request in that time.",
+    ),
 ];
 
 /// Keys of one profile, under `profiles.NAME`.

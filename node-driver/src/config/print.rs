@@ -164,6 +164,10 @@ impl Printer {
             "connections_per_attachment",
             kubernetes.connections_per_attachment,
         );
+        self.value(
+            "access_review_interval_ms",
+            kubernetes.access_review_interval.as_millis(),
+        );
     }
 
     fn rest(&mut self, settings: &Settings) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tensorpool_wire::{PoolId, StreamId};
 
@@ -51,6 +52,8 @@ pub struct KubernetesSettings {
     pub internal_socket: PathBuf,
     /// Socket connections of one attachment at most.
     pub connections_per_attachment: u32,
+    /// Within this time RBAC is asked again about what is attached.
+    pub access_review_interval: Duration,
 }
 
 /// One Aeron channel and stream.
