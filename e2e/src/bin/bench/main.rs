@@ -6,22 +6,14 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::json;
-use tensorpool_e2e::cache_line::{CACHE_LINE, CacheLine};
 use tensorpool_e2e::driver::{LocalDriver, Stream};
-use tensorpool_e2e::latency::{self, Amount, Percentiles, RoundTrip};
 use tensorpool_e2e::machine::{self, Machine};
 
 use connect::{By, Way};
 use copy::Memory;
-use report::{Row, Target};
-use trips::aeron::{BARE_AERON, BareAeron};
-use trips::aeron_lines::{AERON_AND_LINES, AeronLines};
-use trips::frames::{Frames, Payload};
-use trips::iceoryx::{ICEORYX, Iceoryx};
-use trips::two_lines::{TWO_LINES_AND_TIME, TwoLines};
+use report::Row;
 
 mod connect;
 mod copy;
@@ -111,6 +103,8 @@ impl Wanted {
 /// Whether every target that was measured was met.
 fn bench(wanted: Wanted) -> Result<bool, String> {
     let quick = wanted.quick;
+    // It has no configuration file here, and says so each time that it starts.
+    iceoryx2::prelude::set_log_level(iceoryx2::prelude::LogLevel::Error);
     let machine = Machine::find()?;
     println!("{machine}");
     let driver = LocalDriver::start(Path::new("/dev/shm"), &streams())?;
@@ -118,7 +112,7 @@ fn bench(wanted: Wanted) -> Result<bool, String> {
     let sockets = Way::new(&driver, By::Socket, By::Socket);
     let mut rows = Vec::new();
     if wanted.has("trips") {
-        rows.extend(latencies(&machine, &driver, quick)?);
+        rows.extend(trips::rows(&machine, &driver, quick)?);
     }
     if wanted.has("copies") {
         rows.extend(copies(&sockets, TMPFS, quick));
@@ -151,162 +145,6 @@ fn bench(wanted: Wanted) -> Result<bool, String> {
         file.display()
     );
     Ok(missed == 0)
-}
-
-/// A series by its name, or why it could not be set up.
-type Opened = (String, Result<Box<dyn RoundTrip>, String>);
-/// The series that is the reference, and the largest median that its own allows.
-type Bound = (&'static str, fn(f64) -> f64);
-
-/// Names of the series, as the table has them.
-const RING: &str = "ring, 64 bytes";
-const DESCRIPTORS: &str = "descriptors over Aeron, 64 bytes";
-const RELAYED: &str = "socket to Aeron, relayed, 64 bytes";
-const SMALL: Payload = Payload {
-    len: 64,
-    touched: 64,
-};
-
-fn latencies(machine: &Machine, driver: &LocalDriver, quick: bool) -> Result<Vec<Row>, String> {
-    let rounds = if quick { 100 } else { 600 };
-    let amount = Amount {
-        trips: 2_000,
-        warm_up: 1_100,
-        longest: Duration::from_millis(4),
-    };
-    let sockets = Way::new(driver, By::Socket, By::Socket);
-    let aeron = Way::new(driver, By::Aeron, By::Aeron);
-    let relayed = Way::new(driver, By::Socket, By::Aeron);
-    let frames = |name: &str, way: &Way, stream: &str, payload| {
-        (
-            name.to_owned(),
-            Frames::new(name, machine, way, stream, payload).map(boxed),
-        )
-    };
-    let directory = driver.aeron_directory();
-    let mut opened: Vec<Opened> = vec![
-        (CACHE_LINE.to_owned(), Ok(Box::new(CacheLine::new(machine)))),
-        opened_by_hand(machine, false),
-        opened_by_hand(machine, true),
-        frames(RING, &sockets, "ring", SMALL),
-        (
-            BARE_AERON.to_owned(),
-            BareAeron::new(machine, &directory).map(boxed),
-        ),
-        (
-            AERON_AND_LINES.to_owned(),
-            Ok(boxed(AeronLines::new(machine, &directory))),
-        ),
-        frames(DESCRIPTORS, &aeron, "descriptors", SMALL),
-        (ICEORYX.to_owned(), Iceoryx::new(machine).map(boxed)),
-        frames(RELAYED, &relayed, "relayed", SMALL),
-    ];
-    for (len, size) in copy::SIZES {
-        let payload = Payload { len, touched: 8 };
-        let name = claimed(size);
-        opened.push(frames(&name, &sockets, &format!("claim-{len}"), payload));
-    }
-    let mut rows = Vec::new();
-    let mut series = Vec::new();
-    for (name, trip) in opened {
-        match trip {
-            Ok(trip) => series.push(trip),
-            Err(why) => rows.push(Row::not_measured(format!("round trip, {name}"), why)),
-        }
-    }
-    let mut gauge = CacheLine::new(machine);
-    let names: Vec<String> = series.iter().map(|it| it.name().to_owned()).collect();
-    let measured = latency::interleave(&mut gauge, &names, rounds, |place| {
-        latency::turn(series[place].as_mut(), amount)
-    })?;
-    println!("round trips: {}", measured.distance);
-    for (name, outcome) in &measured.series {
-        rows.extend(rows_of(name, outcome, &measured.series));
-    }
-    if let Some(ring) = series.iter_mut().find(|series| series.name() == RING) {
-        rows.extend(quiet::rows(ring.as_mut()));
-    }
-    Ok(rows)
-}
-
-fn opened_by_hand(machine: &Machine, timed: bool) -> Opened {
-    let trip = TwoLines::new(machine, timed);
-    (trip.name().to_owned(), Ok(Box::new(trip)))
-}
-
-fn boxed<T: RoundTrip + 'static>(trip: T) -> Box<dyn RoundTrip> {
-    Box::new(trip)
-}
-
-fn claimed(size: &str) -> String {
-    format!("ring, {size} claimed and not copied")
-}
-
-/// The three rows of a series; the median is held against what it must not be slower than.
-fn rows_of(
-    name: &str,
-    outcome: &Result<Percentiles, String>,
-    all: &[(String, Result<Percentiles, String>)],
-) -> Vec<Row> {
-    let found = match outcome {
-        Ok(found) => found,
-        Err(why) => {
-            return vec![Row::not_measured(
-                format!("round trip, {name}"),
-                why.clone(),
-            )];
-        }
-    };
-    let median_of = |wanted: &str| {
-        let series = all.iter().find(|(name, _)| name == wanted);
-        series
-            .and_then(|(_, outcome)| outcome.as_ref().ok())
-            .map(|found| found.p50)
-    };
-    let bound: Option<Bound> = match name {
-        RING => Some((CACHE_LINE, |line| (line * 1.25).max(line + 150.0))),
-        DESCRIPTORS => Some((BARE_AERON, |bare| bare * 1.25)),
-        _ if name.contains("claimed") => Some((RING, |small| small * 1.10)),
-        _ => None,
-    };
-    let p50 = format!("round trip, {name}, p50");
-    let reference = bound.and_then(|(of, limit)| Some((median_of(of)?, limit)));
-    let mut rows = vec![match reference {
-        Some((reference, limit)) => Row::against(
-            p50,
-            (found.p50, "ns"),
-            reference,
-            Target::AtMost(limit(reference)),
-        ),
-        None => Row::value(p50, found.p50, "ns"),
-    }];
-    rows.push(Row::value(
-        format!("round trip, {name}, p99"),
-        found.p99,
-        "ns",
-    ));
-    rows.push(Row::value(
-        format!("round trip, {name}, p99.9"),
-        found.p999,
-        "ns",
-    ));
-    // What the layout asks for by itself, and the competitor.
-    let rivals: &[(&str, &str, f64)] = match name {
-        RING => &[
-            (TWO_LINES_AND_TIME, "the same lines by hand", 1.25),
-            (ICEORYX, "iceoryx2", 1.0),
-        ],
-        DESCRIPTORS => &[(AERON_AND_LINES, "the same by hand", 1.25)],
-        _ => &[],
-    };
-    for &(rival, words, limit) in rivals {
-        if let Some(rival) = median_of(rival) {
-            let name = format!("round trip, {name}, p50, against {words}");
-            let target = Target::AtMost(rival * limit);
-            rows.push(Row::against(name, (found.p50, "ns"), rival, target));
-        }
-    }
-    rows
 }
 
 const TMPFS: Memory = Memory {
@@ -393,6 +231,7 @@ fn serve(kind: &str, core: &str, arguments: &[&str]) -> Result<(), String> {
         .parse()
         .map_err(|error| format!("core {core}: {error}"))?;
     machine::pin(core)?;
+    iceoryx2::prelude::set_log_level(iceoryx2::prelude::LogLevel::Error);
     match (kind, arguments) {
         ("aeron", [directory]) => trips::aeron::serve(Path::new(directory)),
         ("iceoryx", [run]) => trips::iceoryx::serve(run),
