@@ -39,10 +39,10 @@ RUN machine="$(uname -m)" \
     && mkdir --parents /out/aeron \
     && cd "target/$glibc/release" \
     && cp tensorpool-operator tensorpool-guard tensorpool-node-driver /out/ \
-    && cp examples/producer examples/consumer examples/exchange /out/aeron/ \
+    && cp examples/producer examples/consumer examples/exchange examples/pace /out/aeron/ \
     && cd "../../$musl/release" \
-    && cp examples/producer examples/consumer examples/exchange /out/ \
-    && strip /out/tensorpool-* /out/producer /out/consumer /out/exchange /out/aeron/*
+    && cp examples/producer examples/consumer examples/exchange examples/pace /out/ \
+    && strip /out/tensorpool-* /out/producer /out/consumer /out/exchange /out/pace /out/aeron/*
 
 FROM ${BASE_IMAGE} AS operator
 COPY --from=build /out/tensorpool-operator /out/tensorpool-guard /
@@ -57,6 +57,6 @@ ENTRYPOINT ["/tensorpool-node-driver"]
 
 # client/examples, for trials and for `helm test`: on sockets, and below /aeron for pods on Aeron.
 FROM ${BASE_IMAGE} AS examples
-COPY --from=build /out/producer /out/consumer /out/exchange /
+COPY --from=build /out/producer /out/consumer /out/exchange /out/pace /
 COPY --from=build /out/aeron /aeron
 USER 65532:65532

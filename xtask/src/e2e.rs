@@ -28,10 +28,11 @@ enum Libc {
     Glibc,
 }
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     "examples/producer",
     "examples/consumer",
     "examples/exchange",
+    "examples/pace",
 ];
 
 /// As the Dockerfile has them. The operator goes with the driver, since both compile the same client of

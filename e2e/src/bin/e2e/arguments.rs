@@ -30,6 +30,10 @@ pub(crate) struct Arguments {
     /// Which containerd and runc.
     #[arg(long, value_enum, default_value = "current")]
     pub(crate) runtime: Runtime,
+    /// Measure `pace` for minutes, and fail where pods are more than 10 % slower than processes of the
+    /// node. For a machine that does nothing else.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// The checkout, with the charts and the Dockerfile.
     #[arg(long, hide = true)]
     pub(crate) root: PathBuf,

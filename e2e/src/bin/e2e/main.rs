@@ -16,6 +16,7 @@ mod aeron;
 mod arguments;
 mod audit;
 mod images;
+mod pace;
 mod pages;
 mod report;
 mod steps;

@@ -4,6 +4,7 @@ use crate::access;
 use crate::aeron;
 use crate::audit;
 use crate::images;
+use crate::pace;
 use crate::pages;
 use crate::report::Report;
 use crate::world::World;
@@ -73,6 +74,12 @@ pub(crate) const SUITES: &[Suite] = &[
         what: "pods on Aeron beside pods on sockets",
         needs: &[],
         run: aeron::run,
+    },
+    Suite {
+        name: "pace",
+        what: "how long frames take between pods, beside processes of the node",
+        needs: &[],
+        run: pace::run,
     },
     Suite {
         name: "audit",

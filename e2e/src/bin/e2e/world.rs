@@ -1,5 +1,6 @@
 //! The cluster that is used up, and programs in it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -20,6 +21,7 @@ pub(crate) struct World {
     /// The program `tensorpool-cluster`.
     program: PathBuf,
     name: String,
+    is_strict: bool,
     cluster: Cluster,
 }
 
@@ -56,6 +58,7 @@ impl World {
             statics: arguments.statics.clone(),
             program: arguments.cluster.clone(),
             name: arguments.name.clone(),
+            is_strict: arguments.strict,
             cluster,
         }
     }
@@ -74,6 +77,21 @@ impl World {
         self.cluster
             .load_images(archive)
             .map_err(|error| in_full(&error))
+    }
+
+    /// Whether times count as well.
+    pub(crate) const fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
+    /// A program that runs inside, to be started.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.cluster.command(program)
+    }
+
+    /// A static program that an image has, on the machine.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.statics.join("out").join(name)
     }
 
     /// What kubectl prints.

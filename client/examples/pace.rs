@@ -1,0 +1,247 @@
+//! How long frames take between two processes: `pace ask CORE` beside `pace answer CORE`.
+//!
+//! Each runs on a core of its own and both take the same orders, one a line, from standard input; between
+//! two orders they block there. Streams: `there` and `back` for frames of 64 bytes, `bulk` for frames of
+//! 1 MiB. Every byte that arrives is compared.
+//!
+//! - `trips N`: N frames there, one by one, and one back for each; `ask` says the nanoseconds of each.
+//! - `bulk N`: N large frames, 8 of them at most written and not yet compared; `ask` says the nanoseconds
+//!   of all.
+//! - `lost`: the frames that did not arrive since the beginning.
+use std::io::{self, BufRead};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tensorpool_client::{Client, ClientOptions, Consumer, Producer, Report, Start, TensorSpec};
+
+/// Bytes of a frame of `there` and `back`.
+const SMALL: usize = 64;
+/// Bytes of a frame of `bulk`.
+const LARGE: usize = 1 << 20;
+/// Large frames that are written and not yet compared; `bulk` has more slots.
+const OUTSTANDING: u64 = 8;
+/// Large frames are so many different ones, more than `bulk` has slots.
+const SHIFTS: u64 = 64;
+/// The streams, the driver and the other process may need their time at first.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A frame that takes longer is lost.
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn main() -> Result<(), Report> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut side = match words[..] {
+        ["ask", core] => Side::new(core.parse()?, "there", "back", |client| {
+            producer(client, "bulk").map(|bulk| Bulk::Out(bulk.into()))
+        })?,
+        ["answer", core] => Side::new(core.parse()?, "back", "there", |client| {
+            consumer(client, "bulk").map(|bulk| Bulk::In(bulk.into()))
+        })?,
+        _ => {
+            eprintln!("usage: pace ask CORE | pace answer CORE");
+            std::process::exit(2)
+        }
+    };
+    for order in io::stdin().lock().lines() {
+        let order = order?;
+        let words: Vec<&str> = order.split_whitespace().collect();
+        let said = match words[..] {
+            ["trips", count] => side.trips(count.parse()?)?,
+            ["bulk", count] => side.bulk(count.parse()?)?,
+            ["lost"] => vec![side.lost()],
+            _ => return Err(io::Error::other(format!("there is no order `{order}`")).into()),
+        };
+        let said: Vec<String> = said.iter().map(u64::to_string).collect();
+        println!("{order}: {}", said.join(" "));
+    }
+    Ok(())
+}
+
+/// One of the two processes.
+struct Side {
+    producer: Producer,
+    consumer: Consumer,
+    bulk: Bulk,
+    small: TensorSpec,
+    large: TensorSpec,
+    /// What large frames are cut from, and where they are copied to.
+    pattern: Vec<u8>,
+    copy: Vec<u8>,
+    /// Of the next frame of `there` and `back`, and of the next one of `bulk`.
+    numbers: [u64; 2],
+}
+
+enum Bulk {
+    Out(Box<Producer>),
+    In(Box<Consumer>),
+}
+
+impl Side {
+    fn new(
+        core: usize,
+        send: &str,
+        receive: &str,
+        bulk: impl FnOnce(&Client) -> Result<Bulk, Report>,
+    ) -> Result<Self, Report> {
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        // Before the client has its thread, which inherits the core.
+        sched_setaffinity(None, &cores)?;
+        let client = Client::new(ClientOptions::default())?;
+        let longest = LARGE + usize::try_from(SHIFTS)? * SMALL;
+        Ok(Self {
+            producer: producer(&client, send)?,
+            consumer: consumer(&client, receive)?,
+            bulk: bulk(&client)?,
+            small: TensorSpec::bytes(SMALL)?,
+            large: TensorSpec::bytes(LARGE)?,
+            pattern: (0..).flat_map(small_frame).take(longest).collect(),
+            copy: vec![0; LARGE],
+            numbers: [0; 2],
+        })
+    }
+
+    /// The nanoseconds of each trip; nothing on the side that answers.
+    fn trips(&mut self, count: usize) -> Result<Vec<u64>, Report> {
+        let mut nanos = Vec::with_capacity(count);
+        for _ in 0..count {
+            match self.bulk {
+                Bulk::Out(_) => {
+                    let begun = Instant::now();
+                    self.send()?;
+                    self.receive()?;
+                    nanos.push(u64::try_from(begun.elapsed().as_nanos())?);
+                }
+                Bulk::In(_) => {
+                    self.receive()?;
+                    self.send()?;
+                }
+            }
+            self.numbers[0] += 1;
+        }
+        Ok(nanos)
+    }
+
+    /// The nanoseconds from the first large frame to the answer to the last; nothing on the side that
+    /// answers.
+    fn bulk(&mut self, count: u64) -> Result<Vec<u64>, Report> {
+        let begun = Instant::now();
+        for sent in 0..count {
+            let at = usize::try_from(self.numbers[1] % SHIFTS)? * SMALL;
+            let frame = &self.pattern[at..at + LARGE];
+            match &mut self.bulk {
+                Bulk::Out(producer) => {
+                    producer.publish_tensor(&self.large, frame)?;
+                    if sent + 1 >= OUTSTANDING {
+                        self.be_answered()?;
+                    }
+                }
+                Bulk::In(consumer) => {
+                    next(consumer, &mut self.copy)?;
+                    check(&self.copy, frame, self.numbers[1])?;
+                    self.send()?;
+                    self.numbers[0] += 1;
+                }
+            }
+            self.numbers[1] += 1;
+        }
+        match self.bulk {
+            Bulk::Out(_) => {
+                for _ in 0..count.min(OUTSTANDING - 1) {
+                    self.be_answered()?;
+                }
+                Ok(vec![u64::try_from(begun.elapsed().as_nanos())?])
+            }
+            Bulk::In(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        let of = |consumer: &Consumer| {
+            consumer
+                .stats()
+                .drops()
+                .map(|(_, count)| count)
+                .sum::<u64>()
+        };
+        match &self.bulk {
+            Bulk::Out(_) => of(&self.consumer),
+            Bulk::In(bulk) => of(&self.consumer) + of(bulk),
+        }
+    }
+
+    fn send(&mut self) -> Result<(), Report> {
+        let frame = small_frame(self.numbers[0]);
+        self.producer.publish_tensor(&self.small, &frame)?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), Report> {
+        let mut copy = [0; SMALL];
+        next(&mut self.consumer, &mut copy)?;
+        check(&copy, &small_frame(self.numbers[0]), self.numbers[0])
+    }
+
+    fn be_answered(&mut self) -> Result<(), Report> {
+        self.receive()?;
+        self.numbers[0] += 1;
+        Ok(())
+    }
+}
+
+fn producer(client: &Client, stream: &str) -> Result<Producer, Report> {
+    let builder = Producer::builder(stream).client(client);
+    Ok(builder.timeout(PATIENCE).patient().build()?)
+}
+
+fn consumer(client: &Client, stream: &str) -> Result<Consumer, Report> {
+    let builder = Consumer::builder(stream).client(client).from(Start::Next);
+    let mut consumer = builder.timeout(PATIENCE).patient().build()?;
+    // Where it begins is decided by its first look: whatever is sent from now on is seen.
+    consumer.next()?;
+    Ok(consumer)
+}
+
+/// Spins until a frame is there, and copies it.
+fn next(consumer: &mut Consumer, copy: &mut [u8]) -> Result<(), Report> {
+    let (mut spins, mut since) = (0_u32, None);
+    loop {
+        if let Some(frame) = consumer.next()? {
+            frame.copy_to(copy)?;
+            return Ok(());
+        }
+        std::hint::spin_loop();
+        spins = spins.wrapping_add(1);
+        // Rarely: the clock would be part of what is measured.
+        if spins.is_multiple_of(1 << 16) && since.get_or_insert_with(Instant::now).elapsed() > LIMIT
+        {
+            return Err(io::Error::other(format!("no frame for {LIMIT:?}")).into());
+        }
+    }
+}
+
+/// Eight words that follow from a number.
+fn small_frame(number: u64) -> [u8; SMALL] {
+    let mut frame = [0; SMALL];
+    for (word, place) in frame.chunks_exact_mut(8).zip(1_u64..) {
+        let value = (number ^ (place << 56)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    frame
+}
+
+fn check(found: &[u8], wanted: &[u8], number: u64) -> Result<(), Report> {
+    // By blocks: a static libc compares single bytes, which would be most of what is measured.
+    let (blocks, other_blocks) = (found.as_chunks::<SMALL>().0, wanted.as_chunks::<SMALL>().0);
+    match blocks
+        .iter()
+        .zip(other_blocks)
+        .position(|(is, was)| is != was)
+    {
+        None => Ok(()),
+        Some(block) => {
+            let place = block * SMALL;
+            Err(io::Error::other(format!("frame {number} differs after byte {place}")).into())
+        }
+    }
+}
