@@ -109,12 +109,14 @@ impl Runtime {
     // spec: W-7.1-4, D-3-2
     fn refresh_activity(&mut self, now: MonoNanos, key: EpochKey) {
         if let Some(epoch) = self.epochs.get(&key) {
-            epoch.refresh_activity(now);
             // spec: X-1-30, X-1-31
+            // First, since the refresh would fill a hole that it writes into.
+            let change = epoch.audit();
+            epoch.refresh_activity(now);
             let damage = if epoch.is_poisoned() {
                 Some(Damage::LostPages)
             } else {
-                epoch.audit().map(|change| match change {
+                change.map(|change| match change {
                     FileChange::Shrank => Damage::LostPages,
                     FileChange::Grew => Damage::Grew,
                 })

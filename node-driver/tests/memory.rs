@@ -251,6 +251,20 @@ fn a_producer_that_punches_a_hole_where_nobody_looks_is_revoked_all_the_same() {
 }
 
 #[test]
+fn a_hole_where_the_driver_itself_writes_is_seen_before_it_does() {
+    // spec: X-1-31
+    let place = Place::new(Options::default());
+    let _driver = Driver::start(&place);
+    let mut hostile = Raw::socket(&place.socket());
+    let lease = hostile.lease(Role::Producer, CAMERA, 7);
+    // The page of the superblock; of huge pages a small file has no other.
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(lease.fds[1].as_fd(), hole, 0, 4_096).unwrap();
+    let revoked = hostile.revoked(lease.lease_id);
+    assert_eq!(revoked.error_message, "region lost its pages");
+}
+
+#[test]
 fn memory_that_cannot_be_locked_ends_the_driver_and_says_what_to_do() {
     // spec: D-17-5
     let place = Place::new(Options::default());
