@@ -12,8 +12,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::raw::Raw;
 use support::{Driver, Options, PATIENCE, Place, wait_until};
 use tensorpool_client::{ClaimError, Consumer, Dtype, Producer, TensorSpec};
+use tensorpool_wire::Role;
 
 const CAMERA: u32 = 10_000;
 
@@ -334,4 +336,24 @@ fn a_second_producer_is_told_whose_place_it_wants() {
     let holder = driver.stream(CAMERA)["producer"]["client_id"].clone();
     let who = format!("that is client {holder} in process {}", first.child.id());
     assert!(words.contains(&who), "{words}");
+}
+
+#[test]
+fn a_client_that_is_one_too_many_says_which_limit() {
+    // spec: X-2-35, X-2-38
+    let place = Place::new(Options {
+        more: "[limits]\nconnections_per_uid = 1\n".to_owned(),
+        ..Options::default()
+    });
+    let _driver = Driver::start(&place);
+    let mut only = Raw::socket(&place.socket());
+    only.lease(Role::Consumer, CAMERA, 7);
+    let refused = Consumer::builder("camera")
+        .socket(place.socket())
+        .timeout(Duration::from_millis(500))
+        .patient()
+        .build()
+        .expect_err("there is no room");
+    let words = "1 connections of this uid are open, no more are allowed";
+    assert!(refused.to_string().contains(words), "{refused}");
 }
