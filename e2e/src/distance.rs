@@ -10,7 +10,7 @@ const TOLERANCE_PERCENT: u64 = 25;
 /// A distance that fewer than one turn in so many had is an accident.
 const RAREST: usize = 8;
 
-/// The farthest distance that was no accident, as nanoseconds of one bare cache line there and back.
+/// A distance that turns had, as nanoseconds of one bare cache line there and back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distance {
     nanos: u64,
@@ -18,19 +18,14 @@ pub struct Distance {
     turns: usize,
 }
 
+/// Which of the distances counts, from the bare cache line before and after each turn.
+pub type Choice = fn(&[[u64; 2]]) -> Distance;
+
 impl Distance {
-    /// From the bare cache line before and after each turn.
+    /// The farthest one that was no accident: for times that mean something by themselves.
     #[must_use]
-    pub fn of(gauged: &[[u64; 2]]) -> Self {
-        let at = |nanos| {
-            let holding = gauged.iter().filter(|ends| near(**ends, nanos)).count();
-            Self {
-                nanos,
-                holding,
-                turns: gauged.len(),
-            }
-        };
-        let all: Vec<Self> = gauged.iter().map(|[before, _]| at(*before)).collect();
+    pub fn farthest(gauged: &[[u64; 2]]) -> Self {
+        let all = Self::all(gauged);
         let farthest = all
             .iter()
             .filter(|distance| distance.holding * RAREST >= distance.turns)
@@ -40,10 +35,30 @@ impl Distance {
         let around = all
             .iter()
             .filter(|distance| near([distance.nanos; 2], among));
-        around
-            .max_by_key(|distance| distance.holding)
-            .cloned()
-            .unwrap_or_else(|| at(0))
+        let middle = around.max_by_key(|distance| distance.holding);
+        middle.cloned().unwrap_or_else(|| Self::at(0, gauged))
+    }
+
+    /// The one that most turns had: for times that are only held against each other.
+    #[must_use]
+    pub fn commonest(gauged: &[[u64; 2]]) -> Self {
+        let commonest = Self::all(gauged)
+            .into_iter()
+            .max_by_key(|distance| distance.holding);
+        commonest.unwrap_or_else(|| Self::at(0, gauged))
+    }
+
+    fn all(gauged: &[[u64; 2]]) -> Vec<Self> {
+        let each = gauged.iter().map(|[before, _]| Self::at(*before, gauged));
+        each.collect()
+    }
+
+    fn at(nanos: u64, gauged: &[[u64; 2]]) -> Self {
+        Self {
+            nanos,
+            holding: gauged.iter().filter(|ends| near(**ends, nanos)).count(),
+            turns: gauged.len(),
+        }
     }
 
     /// Whether a turn between these two counts.
@@ -84,17 +99,22 @@ mod tests {
         gauged.extend([[750, 760], [170, 760], [771, 740], [760, 170], [762, 751]]);
         // Once something else ran on a core.
         gauged.push([9_000, 9_100]);
-        let distance = Distance::of(&gauged);
+        let distance = Distance::farthest(&gauged);
         let held = gauged.iter().filter(|ends| distance.holds(**ends));
         assert_eq!(
             held.collect::<Vec<_>>(),
             [&[750, 760], &[771, 740], &[762, 751]]
         );
         assert!(distance.to_string().starts_with("3 of 15 turns"));
+        let commonest = Distance::commonest(&gauged);
+        assert!(commonest.holds([170, 171]) && !commonest.holds([760, 750]));
+        assert!(commonest.to_string().starts_with("9 of 15 turns"));
     }
 
     #[test]
     fn without_a_turn_nothing_is_held() {
-        assert!(Distance::of(&[]).to_string().starts_with("0 of 0 turns"));
+        for choice in [Distance::farthest, Distance::commonest] {
+            assert!(choice(&[]).to_string().starts_with("0 of 0 turns"));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::cache_line::CacheLine;
-use crate::distance::Distance;
+use crate::distance::{Choice, Distance};
 
 /// A wait for an answer that takes longer than this is an error.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -77,9 +77,9 @@ pub struct Measured {
 }
 
 /// Gives each series its turn in every round, forth and back (A B, B A), with the bare cache line before
-/// and after each turn, which says how far apart the two cores are. Only turns at one distance, the
-/// farthest, are compared. `turn` has the place of a name and gives nanoseconds; a series whose turn fails
-/// is out, with its reason, and the others go on.
+/// and after each turn, which says how far apart the two cores are. Only turns at one distance are
+/// compared. `turn` has the place of a name and gives nanoseconds; a series whose turn fails is out, with
+/// its reason, and the others go on.
 ///
 /// # Errors
 /// A sentence, where the cache line cannot be measured.
@@ -87,6 +87,7 @@ pub fn interleave(
     gauge: &mut CacheLine,
     names: &[String],
     rounds: u32,
+    choice: Choice,
     mut turn: impl FnMut(usize) -> Result<Vec<u64>, String>,
 ) -> Result<Measured, String> {
     let mut failures: Vec<Option<String>> = vec![None; names.len()];
@@ -113,7 +114,7 @@ pub fn interleave(
             }
         }
     }
-    let distance = Distance::of(&gauged);
+    let distance = choice(&gauged);
     let mut outcomes = Vec::new();
     for (place, (name, failure)) in names.iter().zip(failures).enumerate() {
         let outcome = match failure {
@@ -147,7 +148,7 @@ fn at_distance(
     }
     if turns < FEWEST_TURNS {
         return Err(format!(
-            "{turns} turns with the cores as far apart as possible, {FEWEST_TURNS} are needed: the host moves its cores"
+            "{turns} turns with the cores at one distance, {FEWEST_TURNS} are needed: the host moves its cores"
         ));
     }
     Ok(percentiles(&histogram))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tensorpool_e2e::cache_line::{CACHE_LINE, CacheLine};
+use tensorpool_e2e::distance::Distance;
 use tensorpool_e2e::driver::LocalDriver;
 use tensorpool_e2e::latency::{self, Amount, Percentiles, RoundTrip};
 use tensorpool_e2e::machine::Machine;
@@ -61,7 +62,7 @@ pub(crate) fn rows(
     let mut placed: Vec<Placed> = names.iter().map(|_| Placed::default()).collect();
     let turns = usize::try_from(rounds).unwrap_or(1).div_ceil(PLACEMENTS);
     let mut gauge = CacheLine::new(machine);
-    let measured = latency::interleave(&mut gauge, &names, rounds, |place| {
+    let measured = latency::interleave(&mut gauge, &names, rounds, Distance::farthest, |place| {
         let series = placed[place].or_anew(&makes[place].1, turns)?;
         latency::turn(series, amount)
     })?;
