@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use crate::report::Report;
 use crate::world::World;
 
+mod locked;
+mod pairs;
+mod revoked;
+
 /// The namespace of these pods.
 const STRANGERS: &str = "strangers";
 /// It may read the quickstart's stream.
@@ -86,6 +90,10 @@ const REFUSED: [Refused; 7] = [
 
 /// On the pods of the quickstart and some more.
 pub(crate) fn run(world: &World, report: &mut Report) {
+    let begun = report.step("pods of many users begin", || {
+        pairs::begin(world)?;
+        locked::begin(world)
+    });
     report.step("pods that may not have a stream are told why", || {
         refused(world)
     });
@@ -97,6 +105,20 @@ pub(crate) fn run(world: &World, report: &mut Report) {
         "pods of two namespaces can write to nothing together",
         || apart(world),
     );
+    report.step(
+        "a RoleBinding goes: leases end in words, and new pods are refused",
+        || revoked::ends_leases(world),
+    );
+    if begun.is_some() {
+        report.step(
+            "pods of root, of the driver's user and of a user namespace exchange frames",
+            || pairs::exchange(world),
+        );
+        report.step(
+            "a consumer that locks what it can open is in nobody's way",
+            || locked::harms_nobody(world),
+        );
+    }
     report.step("what these pods had is gone with them", || gone(world));
 }
 
@@ -111,12 +133,8 @@ fn refused(world: &World) -> Result<(), String> {
         words: "",
     };
     let pods: Vec<Value> = REFUSED.iter().chain([&guest]).map(pod).collect();
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
-    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-    std::fs::write(file.path(), list.to_string()).map_err(|error| error.to_string())?;
-    world.kubectl(&["apply", "--filename", &file.path().display().to_string()])?;
-    let limit = Instant::now() + PATIENCE;
-    loop {
+    pairs::apply(world, &pods)?;
+    until(|| {
         let said = world.kubectl(&["describe", "pods", "--namespace", STRANGERS])?;
         let of_pod = |name: &str| {
             let heading = format!("Name:             {name}\n");
@@ -131,19 +149,29 @@ fn refused(world: &World) -> Result<(), String> {
             .map(|it| format!("{}: {}", it.name, it.words))
             .collect();
         if missing.is_empty() {
-            break;
+            Ok(())
+        } else {
+            Err(format!("not said: {}\n{said}", missing.join("\n")))
         }
-        if Instant::now() > limit {
-            return Err(format!("not said: {}\n{said}", missing.join("\n")));
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    })?;
     let running = ["get", "pods", "--namespace", STRANGERS, "--output=name"];
     let running =
         world.kubectl(&[&running[..], &["--field-selector=status.phase!=Pending"]].concat())?;
     match running.lines().find(|line| *line != "pod/guest") {
         Some(pod) => Err(format!("{pod} was refused and runs")),
         None => Ok(()),
+    }
+}
+
+/// What `look` finds, once it finds it.
+fn until<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(why) if Instant::now() > limit => return Err(why),
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
     }
 }
 
@@ -270,15 +298,8 @@ fn apart(world: &World) -> Result<(), String> {
 fn gone(world: &World) -> Result<(), String> {
     let all = ["delete", "pods", "--all", "--now", "--namespace", STRANGERS];
     world.kubectl(&all)?;
-    let binding = [
-        "delete",
-        "rolebinding",
-        "guest-consumes",
-        "--namespace",
-        "vision",
-    ];
-    world.kubectl(&binding)?;
     world.kubectl(&["delete", "namespace", STRANGERS, "--wait=false"])?;
+    pairs::end(world)?;
     let left = "grep --files-with-matches strangers -r /run/tensorpool/state/attachments || true";
     let left = world.inside("sh", &["-c", left])?;
     if left.is_empty() {
