@@ -37,7 +37,7 @@ const EXAMPLES: [&str; 4] = [
 
 /// As the Dockerfile has them. The operator goes with the driver, since both compile the same client of
 /// the API server.
-const STATIC: [Compiled; 4] = [
+const STATIC: [Compiled; 5] = [
     Compiled {
         package: "tensorpool-operator",
         arguments: &["--bins"],
@@ -65,6 +65,14 @@ const STATIC: [Compiled; 4] = [
         libc: Libc::Glibc,
         programs: &EXAMPLES,
         into: "aeron",
+    },
+    // In no image of the product: e2e/probe.Dockerfile.
+    Compiled {
+        package: "tensorpool-e2e",
+        arguments: &["--bin", "tensorpool-probe", "--no-default-features"],
+        libc: Libc::Musl,
+        programs: &["tensorpool-probe"],
+        into: "",
     },
 ];
 

@@ -5,8 +5,13 @@ use std::process::Command;
 
 use crate::world::{World, said};
 
-/// Targets of the Dockerfile.
-const TARGETS: [&str; 3] = ["operator", "node-driver", "examples"];
+/// Names, and where each is described: targets of the product's Dockerfile, and what test pods run.
+const IMAGES: [(&str, &str, Option<&str>); 4] = [
+    ("operator", "Dockerfile", Some("operator")),
+    ("node-driver", "Dockerfile", Some("node-driver")),
+    ("examples", "Dockerfile", Some("examples")),
+    ("probe", "e2e/probe.Dockerfile", None),
+];
 /// The repository that the chart looks in.
 const REPOSITORY: &str = "tensorpool.io";
 /// The chart's `appVersion`.
@@ -19,16 +24,17 @@ pub(crate) fn build_and_load(world: &World) -> Result<(), String> {
     let context = work.path().join("context");
     std::fs::create_dir(&context)
         .map_err(|error| format!("could not make {}: {error}", context.display()))?;
-    for target in TARGETS {
-        let image = format!("{REPOSITORY}/{target}:{TAG}");
+    for (name, file, target) in IMAGES {
+        let image = format!("{REPOSITORY}/{name}:{TAG}");
         let mut build = buildah(work.path());
-        build.args(["bud", "--isolation", "chroot", "--target", target]);
+        build.args(["bud", "--isolation", "chroot"]);
+        build.args(target.map(|target| ["--target", target]).iter().flatten());
         build.arg("--build-context");
         build.arg(format!("build={}", world.statics.display()));
         build.args(["--tag", &image, "--file"]);
-        build.arg(world.path("Dockerfile")).arg(&context);
+        build.arg(world.path(file)).arg(&context);
         said(&mut build)?;
-        let archive = work.path().join(format!("{target}.tar"));
+        let archive = work.path().join(format!("{name}.tar"));
         let mut push = buildah(work.path());
         push.args(["push", &image]);
         push.arg(format!("docker-archive:{}:{image}", archive.display()));

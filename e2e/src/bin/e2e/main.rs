@@ -15,6 +15,7 @@ mod access;
 mod aeron;
 mod arguments;
 mod audit;
+mod hostile;
 mod images;
 mod pace;
 mod pages;

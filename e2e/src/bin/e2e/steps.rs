@@ -3,6 +3,7 @@
 use crate::access;
 use crate::aeron;
 use crate::audit;
+use crate::hostile;
 use crate::images;
 use crate::pace;
 use crate::pages;
@@ -80,6 +81,12 @@ pub(crate) const SUITES: &[Suite] = &[
         what: "how long frames take between pods, beside processes of the node",
         needs: &[],
         run: pace::run,
+    },
+    Suite {
+        name: "hostile",
+        what: "pods that mean harm: garbage, floods, crowds, stopped and damaged streams",
+        needs: &[],
+        run: hostile::run,
     },
     Suite {
         name: "audit",
