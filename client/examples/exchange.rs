@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
-use tensorpool_client::{ClaimError, Consumer, Frame, PollError, Producer, Report};
+use tensorpool_client::{ClaimError, Consumer, PollError, Producer, Report};
 
 /// Bytes of a frame: no power of two, and no multiple of the pattern's period.
 const FRAME_BYTES: usize = 16_001;
@@ -109,7 +109,7 @@ fn consume(stream: &str, wanted: u64, ending: &Ending) -> Result<(), Report> {
             Err(error) => return Err(error.into()),
         }
     }
-    let lost: u64 = consumer.stats().drops().map(|(_, count)| count).sum();
+    let lost = lost(&consumer);
     println!("{seen} frames of {FRAME_BYTES} bytes were as they should be, {lost} were lost");
     if seen < wanted {
         eprintln!("asked to end before {wanted} frames");
@@ -127,72 +127,103 @@ fn watch(stream: &str, ending: &Ending) -> Result<(), Report> {
     let mut told = Instant::now();
     while !ending.is_asked() {
         match consumer.wait(TOLD_EVERY) {
-            Ok(Some(arrived)) => sight.look(&arrived),
+            Ok(Some(arrived)) => {
+                let (epoch, bytes) = (arrived.epoch().get(), arrived.to_vec());
+                if let Ok(bytes) = bytes {
+                    sight.look(epoch, check(&bytes), lost(&consumer));
+                }
+            }
             Ok(None) => {}
-            Err(PollError::LeaseEnded(end)) => println!("{end}"),
+            Err(PollError::LeaseEnded(end)) => {
+                println!("{end}");
+                sight.lease_ended = true;
+            }
             Err(error) => return Err(error.into()),
         }
         if told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
-            sight.tell(&consumer);
+            sight.tell(lost(&consumer));
         }
     }
-    sight.tell(&consumer);
+    sight.tell(lost(&consumer));
     Ok(())
 }
 
-/// What a consumer that watches has seen.
+/// What a consumer that watches has seen. Only frames that were published have numbers, one after the
+/// other, so those that are missing were lost; those of a time without a lease were nobody's to lose.
 #[derive(Default)]
 struct Sight {
     seen: u64,
-    /// Frames that were published between two that arrived, by their numbers.
     missing: u64,
-    /// Number and epoch of the frame before, and when it came.
-    before: Option<(u64, u64, Instant)>,
+    /// Of these, published while there was no lease.
+    between_leases: u64,
+    lease_ended: bool,
+    before: Option<Before>,
     longest: Duration,
 }
 
+/// The frame before.
+struct Before {
+    number: u64,
+    epoch: u64,
+    lost: u64,
+    at: Instant,
+}
+
 impl Sight {
-    fn look(&mut self, arrived: &Frame<'_>) {
-        let epoch = arrived.epoch().get();
-        let Ok(bytes) = arrived.to_vec() else {
-            return;
-        };
-        let number = check(&bytes);
+    fn look(&mut self, epoch: u64, number: u64, lost: u64) {
         self.seen += 1;
-        if let Some((last, former, at)) = self.before {
-            let pause = at.elapsed();
+        if let Some(before) = &self.before {
+            let pause = before.at.elapsed();
             self.longest = self.longest.max(pause);
             // Another producer begins anew; what the one before still published is not known here.
-            let missing = number.checked_sub(last + 1);
-            self.missing += missing.unwrap_or_default();
+            let missing = number.checked_sub(before.number + 1);
             assert!(
-                former != epoch || missing.is_some(),
-                "frame {number} after {last}"
+                before.epoch != epoch || missing.is_some(),
+                "frame {number} came after frame {}",
+                before.number
             );
-            if former != epoch {
-                let cost = match missing {
-                    Some(missing) => format!("{missing} frames missing"),
-                    None => "another producer".to_owned(),
-                };
-                let pause = pause.as_millis();
+            let cost = match missing {
+                Some(missing) => format!("{missing} frames missing"),
+                None => "another producer".to_owned(),
+            };
+            let missing = missing.unwrap_or_default();
+            self.missing += missing;
+            if self.lease_ended {
+                self.between_leases += missing.saturating_sub(lost - before.lost);
+            }
+            if before.epoch != epoch {
+                let (pause, former) = (pause.as_millis(), before.epoch);
                 println!("epoch {epoch} after epoch {former}: resumed after {pause} ms, {cost}");
             }
         }
-        self.before = Some((number, epoch, Instant::now()));
+        self.lease_ended = false;
+        let at = Instant::now();
+        self.before = Some(Before {
+            number,
+            epoch,
+            lost,
+            at,
+        });
     }
 
-    fn tell(&mut self, consumer: &Consumer) {
-        let lost: u64 = consumer.stats().drops().map(|(_, count)| count).sum();
-        let Self { seen, missing, .. } = self;
-        let epoch = self.before.map_or(0, |(_, epoch, _)| epoch);
-        let waits = self.before.map_or(Duration::ZERO, |(.., at)| at.elapsed());
+    fn tell(&mut self, lost: u64) {
+        let (epoch, next, waits) = match &self.before {
+            Some(before) => (before.epoch, before.number + 1, before.at.elapsed()),
+            None => Default::default(),
+        };
         let pause = self.longest.max(waits).as_millis();
+        let (seen, missing, between) = (self.seen, self.missing, self.between_leases);
         println!(
-            "seen {seen}, lost {lost}, missing {missing}, epoch {epoch}, longest pause {pause} ms"
+            "next {next}, seen {seen}, lost {lost}, missing {missing}, between leases {between}, epoch {epoch}, longest pause {pause} ms"
         );
         self.longest = Duration::ZERO;
     }
+}
+
+/// Frames that the client counted as lost.
+fn lost(consumer: &Consumer) -> u64 {
+    consumer.stats().drops().map(|(_, count)| count).sum()
 }
 
 /// The number, and bytes that follow from it and from their place.
