@@ -3,6 +3,7 @@
 use crate::access;
 use crate::aeron;
 use crate::audit;
+use crate::faults;
 use crate::hostile;
 use crate::images;
 use crate::pace;
@@ -81,6 +82,12 @@ pub(crate) const SUITES: &[Suite] = &[
         what: "how long frames take between pods, beside processes of the node",
         needs: &[],
         run: pace::run,
+    },
+    Suite {
+        name: "faults",
+        what: "what dies, is replaced or is away, and what becomes of frames",
+        needs: &[],
+        run: faults::run,
     },
     Suite {
         name: "hostile",
