@@ -296,9 +296,17 @@ impl Keeper {
         match asked.transport {
             VolumeTransport::Socket => Ok(stream),
             VolumeTransport::Aeron if stream.transports.contains(&Transport::Aeron) => Ok(stream),
-            VolumeTransport::Aeron => Err(PublishError::ClassWithoutAeron {
-                class: stream.class.clone(),
-                stream: asked.stream.clone(),
+            VolumeTransport::Aeron => Err(match &stream.other_domain {
+                Some(domain) => PublishError::OtherDomain {
+                    class: stream.class.clone(),
+                    stream: asked.stream.clone(),
+                    domain: domain.clone(),
+                    node: self.node.clone(),
+                },
+                None => PublishError::ClassWithoutAeron {
+                    class: stream.class.clone(),
+                    stream: asked.stream.clone(),
+                },
             }),
         }
     }

@@ -96,6 +96,20 @@ pub enum PublishError {
         /// The stream.
         stream: StreamName,
     },
+    /// The class is of another trust domain.
+    #[error(
+        "volumeAttributes.transport is `aeron`, but the class {class} of TensorStream {stream} is of the domain {domain}, and who shares node {node}'s media driver is of another: leave `transport` out, or run the pod where the node profile in the chart's values has `aeron.domain: {domain}`"
+    )]
+    OtherDomain {
+        /// The class.
+        class: String,
+        /// The stream.
+        stream: StreamName,
+        /// The class's domain.
+        domain: String,
+        /// The node.
+        node: String,
+    },
     /// The node has no media driver.
     #[error(
         "volumeAttributes.transport is `aeron`, but node {node} has no media driver: set `aeron` in its node profile in the chart's values, or leave `transport` out"
@@ -183,6 +197,7 @@ impl PublishError {
             | Self::NoBase { .. }
             | Self::BaseGone { .. }
             | Self::ClassWithoutAeron { .. }
+            | Self::OtherDomain { .. }
             | Self::NoMediaDriver { .. } => Code::FailedPrecondition,
             Self::Different { .. } => Code::AlreadyExists,
             Self::Full { .. } => Code::ResourceExhausted,

@@ -34,6 +34,7 @@ pub(crate) fn begin(settings: &Settings, control: &Control) -> Result<Option<Clu
             boot_epoch: clock::now().get(),
         },
         aeron,
+        aeron_domain: kubernetes.aeron_domain.clone(),
         control: control.clone(),
     };
     start(options).map(Some)

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::numa;
 use super::object::{Seen, Spec};
-use super::policy::{ClusterPolicy, policy_of};
+use super::policy::{ClusterPolicy, Here, policy_of};
 use super::view::PolicySlot;
 use crate::control::{Control, ControlError, SetPolicyError};
 use crate::files::in_words;
@@ -41,6 +41,7 @@ pub struct Following {
 pub(super) struct Follower {
     pub(super) client: Client,
     pub(super) node: String,
+    pub(super) aeron_domain: String,
     pub(super) control: Control,
     pub(super) slot: PolicySlot,
     pub(super) seen: watch::Sender<Option<Seen>>,
@@ -91,7 +92,13 @@ impl Follower {
 
     /// Hands a policy over. One that the core refuses leaves the one before it.
     async fn follow(&self, seen: &Seen) -> Result<(), ControlError> {
-        let mut policy = policy_of(&seen.spec.readable, &numa::nodes());
+        let mut policy = policy_of(
+            &seen.spec.readable,
+            &Here {
+                numa_nodes: &numa::nodes(),
+                aeron_domain: &self.aeron_domain,
+            },
+        );
         policy.refused.extend(seen.spec.streams.iter().cloned());
         let mut flaws = seen.spec.flaws.clone();
         let rejected = match self.hand_over(&policy).await {

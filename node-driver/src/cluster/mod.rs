@@ -45,7 +45,7 @@ use self::lease::Heartbeat;
 use self::report::Reporter;
 
 pub(crate) use begin::begin;
-pub use policy::{ClusterPolicy, ClusterStream, Flaw, RefusedStream, policy_of};
+pub use policy::{ClusterPolicy, ClusterStream, Flaw, Here, RefusedStream, policy_of};
 pub use status::{CsiState, Surroundings, status_of};
 pub use view::{PolicySlot, PolicyView, policy_channel};
 
@@ -63,6 +63,8 @@ pub struct Options {
     pub driver: DriverIdentity,
     /// Where Aeron clients find this driver, if they do.
     pub aeron: Option<AeronEndpoint>,
+    /// Their trust domain.
+    pub aeron_domain: String,
     /// The duty cycle.
     pub control: Control,
 }
@@ -169,6 +171,7 @@ async fn run(
     let follower = Follower {
         client: client.clone(),
         node: options.node.clone(),
+        aeron_domain: options.aeron_domain,
         control: options.control.clone(),
         slot,
         seen,

@@ -32,6 +32,15 @@ pub struct ClusterPolicy {
     pub spec: PolicySpec,
 }
 
+/// What a policy is compiled for.
+#[derive(Clone, Copy, Debug)]
+pub struct Here<'a> {
+    /// NUMA nodes of this machine.
+    pub numa_nodes: &'a [u16],
+    /// Trust domain of the pods that may share the media driver's directory.
+    pub aeron_domain: &'a str,
+}
+
 /// One stream that may be carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterStream {
@@ -47,8 +56,10 @@ pub struct ClusterStream {
     pub class: String,
     /// Size of its pages: the base where its files lie.
     pub page_size: PageSize,
-    /// How pods may attach, from its class.
+    /// How pods may attach, from its class: Aeron only where its domain is that of this node's media driver.
     pub transports: Vec<Transport>,
+    /// The domain of its class, where that is why pods may not attach by Aeron here.
+    pub other_domain: Option<String>,
     /// Bytes of its files, whole pages.
     pub bytes: u64,
 }
@@ -159,9 +170,9 @@ impl ClusterPolicy {
 }
 
 /// Compiles the spec. The order of its lists does not matter. A stream that cannot be carried is named
-/// with the reason, and does not stop the others. `numa_nodes` are those of this machine.
+/// with the reason, and does not stop the others.
 #[must_use]
-pub fn policy_of(spec: &TensorPoolNodeSpec, numa_nodes: &[u16]) -> ClusterPolicy {
+pub fn policy_of(spec: &TensorPoolNodeSpec, here: &Here<'_>) -> ClusterPolicy {
     let mut classes = spec.pools.clone();
     classes.sort_by(|a, b| {
         (&a.class_name, a.page_size, a.size_bytes).cmp(&(&b.class_name, b.page_size, b.size_bytes))
@@ -171,7 +182,7 @@ pub fn policy_of(spec: &TensorPoolNodeSpec, numa_nodes: &[u16]) -> ClusterPolicy
     quotas.sort();
     let mut accepted = Accepted {
         classes: &classes,
-        numa_nodes,
+        here,
         names: BTreeSet::new(),
         ids: BTreeMap::new(),
         spec: PolicySpec {
@@ -241,7 +252,7 @@ fn quota(quota: &NodeQuota) -> (String, QuotaSpec) {
 /// The streams that were found possible so far.
 struct Accepted<'a> {
     classes: &'a [NodePool],
-    numa_nodes: &'a [u16],
+    here: &'a Here<'a>,
     names: BTreeSet<(String, String)>,
     ids: BTreeMap<u32, String>,
     spec: PolicySpec,
@@ -250,6 +261,12 @@ struct Accepted<'a> {
 impl Accepted<'_> {
     fn add(&mut self, stream: &NodeStream) -> Result<ClusterStream, Flaw> {
         let class = self.class(stream)?;
+        // Whoever shares a media driver's directory can write to all of it.
+        let is_ours = class.domain == self.here.aeron_domain;
+        let mut transports = class.transports.clone();
+        transports.retain(|transport| *transport != Transport::Aeron || is_ours);
+        let other_domain =
+            (transports.len() < class.transports.len()).then(|| class.domain.clone());
         let carried = ClusterStream {
             namespace: stream.namespace.clone(),
             name: stream.name.clone(),
@@ -257,7 +274,8 @@ impl Accepted<'_> {
             stream_id: StreamId(stream.stream_id),
             class: stream.class_name.clone(),
             page_size: stream.page_size,
-            transports: class.transports.clone(),
+            transports,
+            other_domain,
             bytes: stream.layout.bytes(stream.page_size),
         };
         if let Some(flaw) = stream.layout.flaw() {
@@ -266,7 +284,7 @@ impl Accepted<'_> {
         if stream.stream_id == 0 || stream.stream_id == u32::MAX {
             return Err(Flaw::StreamId(stream.stream_id));
         }
-        if let Some(wish) = unsupported(stream, self.numa_nodes) {
+        if let Some(wish) = unsupported(stream, self.here.numa_nodes) {
             return Err(Flaw::Unsupported(wish));
         }
         let quotas = stream.quotas.iter();

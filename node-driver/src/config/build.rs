@@ -87,6 +87,7 @@ fn kubernetes(reader: &mut Reader<'_>) -> Option<KubernetesSettings> {
             1,
             65_536,
         ),
+        aeron_domain: object_name(reader, "kubernetes.aeron_domain", "default"),
         access_review_interval: Duration::from_millis(
             reader
                 .number_u32(

@@ -344,6 +344,11 @@ pub const KEYS: &[Key] = &[
         "Socket connections of one volume at most.",
     ),
     key(
+        "kubernetes.aeron_domain",
+        "default",
+        "Trust domain of the pods that may be peers on Aeron here: those of classes with this `domain` share the media driver's directory, others may not have it.",
+    ),
+    key(
         "kubernetes.access_review_interval_ms",
         "300000",
         "Time within which RBAC is asked again about each mounted volume, in milliseconds, 1000 to 3600000. A pod whose permission went loses its leases then. Each volume costs one request in that time.",

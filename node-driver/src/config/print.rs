@@ -164,6 +164,7 @@ impl Printer {
             "connections_per_attachment",
             kubernetes.connections_per_attachment,
         );
+        self.text("aeron_domain", &kubernetes.aeron_domain);
         self.value(
             "access_review_interval_ms",
             kubernetes.access_review_interval.as_millis(),

@@ -52,6 +52,8 @@ pub struct KubernetesSettings {
     pub internal_socket: PathBuf,
     /// Socket connections of one attachment at most.
     pub connections_per_attachment: u32,
+    /// Trust domain of the pods that may be peers on Aeron here.
+    pub aeron_domain: String,
     /// Within this time RBAC is asked again about what is attached.
     pub access_review_interval: Duration,
 }

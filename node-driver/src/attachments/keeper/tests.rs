@@ -19,7 +19,7 @@ use crate::attachments::protocol::Held;
 use crate::attachments::record::Records;
 use crate::attachments::serve::restore;
 use crate::attachments::views::Views;
-use crate::cluster::{PolicySlot, policy_channel, policy_of};
+use crate::cluster::{Here, PolicySlot, policy_channel, policy_of};
 use crate::control::{self, Closed, Command, Commands};
 
 /// Time between two reviews of these keepers.
@@ -254,6 +254,11 @@ impl Rig {
     }
 
     fn follow_with(&self, streams: &[(&str, u32)], transports: &[&str]) {
+        self.follow_in("default", streams, transports);
+    }
+
+    /// On a node whose media driver is of the domain `default`, a class of this one.
+    fn follow_in(&self, domain: &str, streams: &[(&str, u32)], transports: &[&str]) {
         let streams = streams.iter().map(|(name, id)| {
             serde_json::json!({
                 "namespace": "vision", "name": name, "uid": "u", "streamId": id,
@@ -266,11 +271,17 @@ impl Rig {
             "policyRevision": "1", "streams": streams.collect::<Vec<_>>(),
             "pools": [{
                 "className": "default", "pageSize": "4Ki", "sizeBytes": 67_108_864,
-                "transports": transports, "domain": "default",
+                "transports": transports, "domain": domain,
             }],
         });
         let spec: TensorPoolNodeSpec = serde_json::from_value(spec).unwrap();
-        self.slot.put(Arc::new(policy_of(&spec, &[0])));
+        self.slot.put(Arc::new(policy_of(
+            &spec,
+            &Here {
+                numa_nodes: &[0],
+                aeron_domain: "default",
+            },
+        )));
     }
 
     /// What a driver does first with what it finds.

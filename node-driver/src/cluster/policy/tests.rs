@@ -9,7 +9,7 @@ use tensorpool_crds::{
 use tensorpool_driver_core::config::{QuotaSpec, StreamLimits as CoreLimits};
 use tensorpool_wire::{PoolId, StreamId};
 
-use super::{ClusterPolicy, Flaw, policy_of};
+use super::{ClusterPolicy, Flaw, Here, policy_of};
 
 fn class(name: &str, page_size: PageSize) -> NodePool {
     NodePool {
@@ -74,9 +74,14 @@ fn spec(streams: Vec<NodeStream>) -> TensorPoolNodeSpec {
     }
 }
 
-/// On a machine with one NUMA node.
+/// A machine with one NUMA node.
+const HERE: Here<'static> = Here {
+    numa_nodes: &[0],
+    aeron_domain: "default",
+};
+
 fn compiled(spec: &TensorPoolNodeSpec) -> ClusterPolicy {
-    policy_of(spec, &[0])
+    policy_of(spec, &HERE)
 }
 
 fn names(policy: &ClusterPolicy) -> Vec<&str> {
@@ -86,6 +91,33 @@ fn names(policy: &ClusterPolicy) -> Vec<&str> {
 /// What the core makes of it.
 fn is_valid(policy: &ClusterPolicy) -> bool {
     policy.spec.clone().validate(&[]).is_ok()
+}
+
+#[test]
+fn a_class_of_another_domain_has_sockets_only_and_says_why() {
+    let mut spec = spec(vec![stream("camera", 20_000)]);
+    for class in &mut spec.pools {
+        class.transports = vec![Transport::Socket, Transport::Aeron];
+    }
+    let carried = |aeron_domain: &str| {
+        let here = Here {
+            aeron_domain,
+            ..HERE
+        };
+        let policy = policy_of(&spec, &here);
+        let carried = policy.stream("vision", "camera").expect("it is carried");
+        assert_eq!(
+            policy.spec.streams[0].on_aeron,
+            carried.other_domain.is_none()
+        );
+        (carried.transports.clone(), carried.other_domain.clone())
+    };
+    let both = vec![Transport::Socket, Transport::Aeron];
+    assert_eq!(carried("default"), (both, None));
+    assert_eq!(
+        carried("robots"),
+        (vec![Transport::Socket], Some("default".to_owned()))
+    );
 }
 
 #[test]
@@ -262,7 +294,7 @@ fn what_this_driver_does_not_do_is_refused_in_words() {
     let reason = |change: fn(&mut NodeStream), numa_nodes: &[u16]| {
         let mut asked = stream("camera", 20_000);
         change(&mut asked);
-        let policy = policy_of(&spec(vec![asked]), numa_nodes);
+        let policy = policy_of(&spec(vec![asked]), &Here { numa_nodes, ..HERE });
         policy.refused.first().map(|refused| {
             assert_eq!(refused.flaw.reason(), "Unsupported");
             refused.flaw.to_string()

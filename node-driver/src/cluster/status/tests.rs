@@ -19,7 +19,7 @@ use crate::cluster::capacity::Capacity;
 use crate::cluster::follow::Following;
 use crate::cluster::huge_pages::HugePages;
 use crate::cluster::mounts::MountFacts;
-use crate::cluster::policy::{ClusterStream, Flaw, RefusedStream, policy_of};
+use crate::cluster::policy::{ClusterStream, Flaw, Here, RefusedStream, policy_of};
 use crate::control::{AttachmentId, BaseFacts, Snapshot};
 
 const MIB: u64 = 1 << 20;
@@ -45,7 +45,10 @@ impl Node {
                 pools: vec![class("default", PageSize::Base)],
                 ..TensorPoolNodeSpec::default()
             },
-            &[0],
+            &Here {
+                numa_nodes: &[0],
+                aeron_domain: "default",
+            },
         );
         policy.streams = ["camera", "lidar"].map(carried).into();
         Self {
@@ -139,6 +142,7 @@ fn carried(name: &str) -> ClusterStream {
         class: "default".to_owned(),
         page_size: PageSize::Base,
         transports: vec![Transport::Socket],
+        other_domain: None,
         bytes: 8_192,
     }
 }

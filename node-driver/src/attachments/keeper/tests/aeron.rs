@@ -101,6 +101,21 @@ fn without_the_class_or_the_verb_aeron_is_refused_in_words() {
 }
 
 #[test]
+fn a_class_of_another_domain_is_refused_in_words() {
+    let rig = rig();
+    run(async {
+        rig.follow_in("robots", &[("camera", 7)], &["Socket", "Aeron"]);
+        let (code, text) = refusal(rig.publish_as("consume", "aeron").await);
+        assert_eq!(code, Code::FailedPrecondition);
+        assert!(
+            text.contains("is of the domain robots") && text.contains("`aeron.domain: robots`"),
+            "{text}"
+        );
+        assert_eq!(rig.publish().await, prepared(), "on a socket it may");
+    });
+}
+
+#[test]
 fn a_node_without_a_media_driver_says_so() {
     let rig = rig();
     run(async {
