@@ -26,11 +26,13 @@ mod http;
 pub mod journal;
 mod lock;
 mod log_filter;
+mod log_share;
 #[cfg(feature = "aeron")]
 mod media_driver;
 mod metrics;
 #[cfg(feature = "kubernetes")]
 pub mod mount;
+mod notes;
 mod perform;
 #[cfg(feature = "aeron")]
 mod relay;

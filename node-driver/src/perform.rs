@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use tensorpool_driver_core::{Action, BaseId, Damage, EpochKey, Event, Note, OpId, To};
+use tensorpool_driver_core::{Action, BaseId, Damage, EpochKey, Event, OpId, To};
 use tensorpool_shm::{Access, FileChange, MapOptions};
 use tensorpool_transport::port::{CloseReason, Coalesce, Destination, Outbound, ServerPort};
 use tensorpool_transport::pubsub::SendError;
@@ -84,7 +84,7 @@ impl Runtime {
                     socket.disconnect(connection, CloseReason::Local);
                 }
             }
-            Action::Note(note) => self.note(&note),
+            Action::Note(note) => self.note(now, &note),
             Action::Stop => self.stopping = true,
         }
     }
@@ -97,13 +97,6 @@ impl Runtime {
             base,
             mapped,
         });
-    }
-
-    fn note(&mut self, note: &Note) {
-        if let Note::StreamGone { stream } = note {
-            self.counters.forget(*stream);
-        }
-        log(note);
     }
 
     // spec: W-7.1-4, D-3-2
@@ -328,65 +321,5 @@ fn coalesce(message: &Message) -> Coalesce {
         | Message::FrameDescriptor(_)
         | Message::DiscoveryRequest(_)
         | Message::DiscoveryResponse(_) => Coalesce::Never,
-    }
-}
-
-/// Says what an operator wants to know.
-fn log(note: &Note) {
-    match note {
-        Note::LeaseGranted {
-            lease,
-            stream,
-            client,
-            role,
-        } => tracing::info!(%lease, %stream, %client, ?role, "lease granted"),
-        Note::LeaseEnded {
-            lease,
-            stream,
-            client,
-            role,
-            reason,
-            text,
-        } => tracing::info!(%lease, %stream, %client, ?role, ?reason, text, "lease ended"),
-        Note::EpochAnnounced { key, cause } => {
-            tracing::info!(stream = %key.stream, epoch = %key.epoch, cause = cause.label(), "epoch announced");
-        }
-        Note::EpochFailed { key, text } => {
-            tracing::error!(stream = %key.stream, epoch = %key.epoch, text, "epoch could not be made");
-        }
-        Note::SpaceReclaimed {
-            key,
-            removed,
-            bytes,
-            error,
-        } => tracing::warn!(
-            stream = %key.stream,
-            epoch = %key.epoch,
-            removed,
-            bytes,
-            error,
-            "too little memory for another epoch: old ones are removed at once; give the mount memory for three epochs of each stream"
-        ),
-        Note::RemoveFailed { key, error } => {
-            tracing::warn!(stream = %key.stream, epoch = %key.epoch, error, "old epoch stays behind");
-        }
-        Note::Stalled { gap_ns } => tracing::warn!(
-            gap_ns,
-            "the duty cycle stood still; every lease was extended by as much"
-        ),
-        Note::Poisoned { key, damage } => {
-            tracing::error!(stream = %key.stream, epoch = %key.epoch, damage = damage.text(), "a producer changed the file of a region");
-        }
-        Note::StreamGone { stream } => tracing::info!(%stream, "stream given up"),
-        Note::Draining => tracing::info!("draining: attaches are refused"),
-        Note::AccessChanged {
-            connection,
-            revoked,
-        } => tracing::info!(connection = connection.0, revoked, "access changed"),
-        Note::PolicyApplied {
-            added,
-            removed,
-            changed,
-        } => tracing::info!(added, removed, changed, "policy applied"),
     }
 }

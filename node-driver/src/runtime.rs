@@ -4,7 +4,6 @@
 //! are made by the file worker, HTTP is served elsewhere.
 
 mod asked;
-mod complaints;
 mod inputs;
 mod rest;
 #[cfg(test)]
@@ -27,13 +26,13 @@ use crate::counters::Counters;
 use crate::files::{Files, Job};
 use crate::health::{Observed, Readiness};
 use crate::log_filter::LogFilter;
+use crate::log_share::LogShare;
 use crate::metrics::Snapshot;
 use crate::signals::Signals;
 use crate::status::Answers;
 use crate::stores::Stores;
 
 use self::asked::Attachments;
-use self::complaints::Complaints;
 use self::rest::{Outlook, is_awaited, sleep};
 
 /// An input that is never empty puts expiry off for no longer than this: a peer that floods must not
@@ -97,7 +96,8 @@ pub(crate) struct Runtime {
     stores: Arc<Stores>,
     commands: Commands,
     attachments: Attachments,
-    complaints: Complaints,
+    /// How much of the log each client has.
+    pub(crate) log_share: LogShare,
     reserved_stream_ids: Vec<u32>,
     /// Revision of the policy that came through `commands`.
     revision: Option<String>,
@@ -142,7 +142,7 @@ impl Runtime {
             stores: parts.stores,
             commands: parts.commands,
             attachments: Attachments::default(),
-            complaints: Complaints::default(),
+            log_share: LogShare::default(),
             reserved_stream_ids: parts.reserved_stream_ids,
             revision: None,
             awaits_policy: settings.kubernetes.is_some(),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::Runtime;
 use crate::aeron::Aeron;
 use crate::control::{AttachmentId, Closed, Command, OpenError, Opening, Snapshot};
+use crate::log_share::About;
 
 /// Questions that are answered in one cycle; the others wait for the next.
 const PER_CYCLE: usize = 64;
@@ -276,7 +277,7 @@ impl Runtime {
         {
             tracing::warn!(attachment = attachment.0, %error, "the socket file was not removed");
         }
-        self.complaints.forget(attachment.0);
+        self.log_share.forget(About::Attachment(attachment.0));
         tracing::info!(
             attachment = attachment.0,
             leases = closed.leases,

@@ -5,11 +5,11 @@ use tensorpool_transport::port::{CloseReason, Inbound, ServerPort};
 use tensorpool_wire::{ConnectionId, MonoNanos};
 
 use super::asked::Attachments;
-use super::complaints::Complaints;
 use super::{Fatal, Runtime, SCAN_PERIOD_NS};
 use crate::config;
 use crate::counters::{Counters, WayIn};
 use crate::files::Done;
+use crate::log_share::{About, LogShare};
 use crate::status::Answers;
 
 /// Rounds over one input in one cycle. An input that is not empty after these is polled on in the
@@ -29,7 +29,7 @@ impl Runtime {
                 counters: &mut self.counters,
                 answers: &mut self.answers,
                 attachments: &mut self.attachments,
-                complaints: &mut self.complaints,
+                log_share: &mut self.log_share,
                 out,
             };
             let mut rounds = 0;
@@ -62,7 +62,7 @@ impl Runtime {
                 counters: &mut received,
                 answers: &mut self.answers,
                 attachments: &mut self.attachments,
-                complaints: &mut self.complaints,
+                log_share: &mut self.log_share,
                 out,
             };
             let mut rounds = 0;
@@ -171,11 +171,20 @@ struct Taker<'a> {
     counters: &'a mut Counters,
     answers: &'a mut Answers,
     attachments: &'a mut Attachments,
-    complaints: &'a mut Complaints,
+    log_share: &'a mut LogShare,
     out: &'a mut Vec<Action>,
 }
 
+/// Lines a second about what a client does wrong, for each kind of wrong.
+const COMPLAINTS_PER_SECOND: u32 = 1;
+
 impl Taker<'_> {
+    fn complain(&mut self, attachment: u32, what: &'static str) -> Option<u64> {
+        let about = About::Attachment(attachment);
+        self.log_share
+            .take(self.now, about, what, COMPLAINTS_PER_SECOND)
+    }
+
     fn hand(&mut self, event: Event<'_>) {
         self.core.handle(self.now, event, self.out);
     }
@@ -201,7 +210,7 @@ impl Taker<'_> {
                 uid,
                 text,
             } => {
-                if let Some(unsaid) = self.complaints.say(self.now, attachment, "refused") {
+                if let Some(unsaid) = self.complain(attachment, "refused") {
                     tracing::warn!(attachment, uid, text, unsaid, "a connection was refused");
                 }
                 return;
@@ -224,7 +233,7 @@ impl Taker<'_> {
                 text,
             } => {
                 let (attachment, reason) = (self.attachments.of(connection), why.label());
-                if let Some(unsaid) = self.complaints.say(self.now, attachment, reason) {
+                if let Some(unsaid) = self.complain(attachment, reason) {
                     let connection = connection.0;
                     tracing::warn!(
                         connection,
