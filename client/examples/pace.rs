@@ -27,7 +27,7 @@ const SHIFTS: u64 = 64;
 /// The streams, the driver and the other process may need their time at first.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A frame that takes longer is lost.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Report> {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -15,6 +15,7 @@ mod access;
 mod aeron;
 mod arguments;
 mod audit;
+mod ending;
 mod faults;
 mod hostile;
 mod images;
@@ -27,6 +28,10 @@ mod world;
 fn main() -> ExitCode {
     let started = Instant::now();
     let arguments = Arguments::parse();
+    if let Err(why) = ending::watch(&arguments) {
+        eprintln!("error: {why}");
+        return ExitCode::FAILURE;
+    }
     let mut report = report::Report::default();
     if let Some(world) = world_of(&arguments, &mut report) {
         for suite in arguments.suites() {

@@ -24,7 +24,7 @@ use pair::Pair;
 /// Pods may take so much longer where a run is strict.
 const MOST: f64 = 1.10;
 /// How often each series has its turn.
-const ROUNDS: u32 = 40;
+const ROUNDS: u32 = 30;
 const ROUNDS_STRICT: u32 = 240;
 /// Small frames of a turn, there and back.
 const TRIPS: usize = 3_000;

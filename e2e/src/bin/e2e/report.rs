@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ending;
+
 /// The steps so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -18,7 +20,9 @@ impl Report {
     ) -> Option<T> {
         println!("== {what}");
         let started = Instant::now();
+        ending::stop_if_asked();
         let outcome = step();
+        ending::stop_if_asked();
         let seconds = started.elapsed().as_secs_f64();
         match outcome {
             Ok(made) => {
