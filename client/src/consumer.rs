@@ -397,6 +397,8 @@ impl Consumer {
 
     #[cold]
     fn switch(&mut self) -> Result<(), PollError> {
+        // What is posted after this is another change; letting go of a source takes its time.
+        let change = self.seat.take();
         match self.shared.descriptors.take() {
             Some(Source::Ring) => {
                 self.notify = Notify::Ring;
@@ -409,7 +411,7 @@ impl Consumer {
             Some(Source::Gone) => self.descriptors = None,
             None => {}
         }
-        match self.seat.take() {
+        match change {
             Change::Nothing => {}
             Change::Unmap => self.leave(Leave::Epoch),
             Change::Ended(end) => {

@@ -114,8 +114,9 @@ impl OutletMail {
 
     /// Applies what has come.
     pub(crate) fn apply(&self, outlets: &mut Vec<Outlet>) {
-        let mut mail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for change in mail.drain(..) {
+        // Outside the lock: closing takes its time, and the conductor does not wait for it.
+        let mail = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for change in mail {
             match change {
                 OutletChange::Open(outlet) => {
                     outlets.retain(|old| old.audience != outlet.audience);
@@ -125,5 +126,74 @@ impl OutletMail {
                 OutletChange::CloseAll => outlets.clear(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// While it is closed, the conductor posts another one.
+    struct Old(Arc<OutletMail>);
+
+    struct New;
+
+    impl Drop for Old {
+        fn drop(&mut self) {
+            let outlet = Outlet::new(Audience::All, Box::new(New), 0);
+            self.0.post(OutletChange::Open(outlet));
+        }
+    }
+
+    impl Publication for Old {
+        fn offer(&mut self, _: &[u8]) -> Result<(), SendError> {
+            Err(SendError::NotConnected)
+        }
+
+        fn is_connected(&self) -> bool {
+            false
+        }
+
+        fn max_message_len(&self) -> usize {
+            0
+        }
+
+        fn session(&self) -> i32 {
+            1
+        }
+    }
+
+    impl Publication for New {
+        fn offer(&mut self, _: &[u8]) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        fn is_connected(&self) -> bool {
+            true
+        }
+
+        fn max_message_len(&self) -> usize {
+            64
+        }
+
+        fn session(&self) -> i32 {
+            2
+        }
+    }
+
+    // spec: X-2-77
+    #[test]
+    fn the_conductor_does_not_wait_for_an_outlet_that_is_closed() {
+        let mail = Arc::new(OutletMail::default());
+        let old = Outlet::new(Audience::All, Box::new(Old(Arc::clone(&mail))), 0);
+        let mut outlets = vec![old];
+        mail.post(OutletChange::CloseAll);
+        mail.apply(&mut outlets);
+        assert!(outlets.is_empty(), "what came meanwhile is the next change");
+        mail.apply(&mut outlets);
+        let sessions: Vec<_> = outlets.iter().map(|it| it.publication.session()).collect();
+        assert_eq!(sessions, [2]);
     }
 }

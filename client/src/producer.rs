@@ -236,8 +236,10 @@ impl Producer {
 
     #[cold]
     fn switch(&mut self) {
+        // What is posted after this is another change; letting go of an outlet takes its time.
+        let change = self.seat.take();
         self.sender.shared.outlets.apply(&mut self.sender.outlets);
-        match self.seat.take() {
+        match change {
             Change::Nothing => {}
             Change::Unmap => self.state = State::NotAttached,
             Change::Ended(end) => {

@@ -94,3 +94,77 @@ pub(super) fn follow(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tensorpool_transport::pubsub::{Dead, Delivery};
+
+    use super::*;
+    use crate::consumer::Consumer;
+    use crate::handover::Handover;
+    use crate::mapping::Mapped;
+    use crate::{Client, ClientOptions};
+
+    /// While it is let go, the conductor has another one.
+    struct Old {
+        shared: Arc<ConsumerShared>,
+        handover: Arc<Handover<Arc<Mapped>>>,
+    }
+
+    struct New;
+
+    impl Drop for Old {
+        fn drop(&mut self) {
+            let source = Source::Descriptors(Box::new(New));
+            self.shared.descriptors.post(source);
+            self.handover.nudge();
+        }
+    }
+
+    impl Subscription for Old {
+        fn poll(&mut self, _: usize, _: &mut dyn FnMut(&[u8], Delivery)) -> Result<usize, Dead> {
+            Ok(0)
+        }
+
+        fn image_count(&self) -> usize {
+            0
+        }
+    }
+
+    impl Subscription for New {
+        fn poll(&mut self, _: usize, _: &mut dyn FnMut(&[u8], Delivery)) -> Result<usize, Dead> {
+            Ok(0)
+        }
+
+        fn image_count(&self) -> usize {
+            1
+        }
+    }
+
+    // spec: X-2-77
+    #[test]
+    fn a_source_that_comes_while_the_one_before_is_let_go_is_taken() {
+        let (client, _agent) = Client::agent(ClientOptions::default()).expect("descriptors");
+        let consumer = Consumer::builder(7).client(&client).start();
+        let mut consumer = consumer.expect("a page for the guard");
+        let (shared, handover) = (
+            Arc::clone(&consumer.shared),
+            Arc::clone(&consumer.seat.handover),
+        );
+        shared.descriptors.post(Source::Descriptors(Box::new(Old {
+            shared: Arc::clone(&shared),
+            handover: Arc::clone(&handover),
+        })));
+        handover.nudge();
+        assert!(consumer.next().expect("no end").is_none());
+        let images = |consumer: &Consumer| consumer.descriptors.as_ref().map(|it| it.image_count());
+        assert_eq!(images(&consumer), Some(0));
+        shared.descriptors.post(Source::Gone);
+        handover.nudge();
+        assert!(consumer.next().expect("no end").is_none());
+        assert!(consumer.next().expect("no end").is_none());
+        assert_eq!(images(&consumer), Some(1), "the new one");
+    }
+}
