@@ -15,6 +15,7 @@ fn control_plane_is_asked_by_the_guard_and_the_answers_are_words() {
     world.a_refused_pod_is_seen();
     world.a_pod_that_runs_is_no_refusal();
     world.silence_is_no_refusal();
+    world.streams_without_an_operator_are_let_go();
 }
 
 struct World {
@@ -104,6 +105,12 @@ impl World {
         assert!(said.starts_with("2 pods have Tensorpool volumes"), "{said}");
         assert!(said.contains("vision/camera, vision/detector;"), "{said}");
         assert!(said.contains("uninstall.force=true"), "{said}");
+        let how = ["uninstall", "--how-to-force=helm rollback this"];
+        let (_, said) = self.guard(&how);
+        assert!(
+            said.ends_with("delete them: helm rollback this\n"),
+            "{said}"
+        );
     }
 
     fn force_deletes_them_and_nobody_else(&self) {
@@ -178,5 +185,47 @@ message: '{message}'
         assert!(!refused, "{said}");
         assert!(said.contains("was refused within 1 s"), "{said}");
         assert!(said.contains("csi.tensorpool.io not found"), "{said}");
+    }
+
+    fn streams_without_an_operator_are_let_go(&self) {
+        let nothing = "0 streams do not wait for their nodes any more\n";
+        assert_eq!(self.guard(&["release-streams"]), (true, nothing.to_owned()));
+        for definition in tensorpool_crds::crds() {
+            self.apply(&serde_json::to_string(&definition).expect("JSON"));
+        }
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);
+        let stream = |name: &str, finalizers: &str| {
+            format!(
+                r#"
+apiVersion: tensorpool.io/v1alpha1
+kind: TensorStream
+metadata: {{name: {name}, namespace: vision, finalizers: [{finalizers}]}}
+spec: {{layout: {{headerSlots: 8, pools: [{{poolId: 1, strideBytes: 64}}]}}}}
+"#
+            )
+        };
+        self.apply(&stream("camera", "tensorpool.io/teardown"));
+        let two = "tensorpool.test/held, tensorpool.io/teardown";
+        self.apply(&stream("shared", two));
+        self.kubectl(&[
+            "delete",
+            "-n",
+            "vision",
+            "tensorstream",
+            "camera",
+            "--wait=false",
+        ]);
+        let said = "2 streams do not wait for their nodes any more\n";
+        assert_eq!(self.guard(&["release-streams"]), (true, said.to_owned()));
+        let gone = [
+            "wait",
+            "--for=delete",
+            "-n",
+            "vision",
+            "tensorstream/camera",
+        ];
+        self.kubectl(&gone);
+        let left = "--for=jsonpath={.metadata.finalizers[*]}=tensorpool.test/held";
+        self.kubectl(&["wait", left, "-n", "vision", "tensorstream/shared"]);
     }
 }

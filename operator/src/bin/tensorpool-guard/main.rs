@@ -1,6 +1,7 @@
 //! `tensorpool-guard`: what the chart's hooks ask the cluster.
 //!
 //! `uninstall` says whether the drivers may go: kubelet cannot end a pod whose volumes nobody unmounts.
+//! `release-streams` lets streams go that no operator holds any more.
 //! `expect-refusal` is the witness of `helm test`: a pod without permission must not get its stream.
 
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 use kube::Client;
 
 mod refusal;
+mod release;
 mod uninstall;
 
 /// Time between two looks.
@@ -35,7 +37,16 @@ enum Question {
         /// How long to wait for their end, in seconds.
         #[arg(long, default_value_t = 300)]
         limit_s: u64,
+        /// What a person does who wants these pods deleted; part of the refusal.
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "set uninstall.force=true with helm upgrade"
+        )]
+        how_to_force: String,
     },
+    /// Let streams go that wait for their nodes: no operator holds them any more.
+    ReleaseStreams,
     /// Is the pod refused that may not have its stream?
     ExpectRefusal {
         /// The pod's namespace.
@@ -74,9 +85,15 @@ fn main() -> ExitCode {
 async fn answer(question: Question) -> Result<String, Box<dyn std::error::Error>> {
     let client = Client::try_default().await?;
     match question {
-        Question::Uninstall { force, limit_s } => {
-            Ok(uninstall::run(client, force, Duration::from_secs(limit_s)).await?)
+        Question::Uninstall {
+            force,
+            limit_s,
+            how_to_force,
+        } => {
+            let limit = Duration::from_secs(limit_s);
+            Ok(uninstall::run(client, force, limit, how_to_force).await?)
         }
+        Question::ReleaseStreams => Ok(release::run(client).await?),
         Question::ExpectRefusal {
             namespace,
             selector,

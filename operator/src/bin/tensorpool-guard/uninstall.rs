@@ -22,14 +22,15 @@ pub(crate) enum UninstallError {
     /// Pods would hang.
     #[error(
         "{count} pods have Tensorpool volumes and could not end without the driver of their node: {names}; \
-         end them first, or set uninstall.force=true (helm upgrade --set uninstall.force=true), which \
-         deletes them"
+         end them and uninstall again, or let the uninstall delete them: {how_to_force}"
     )]
     InUse {
         /// How many.
         count: usize,
         /// The first of them.
         names: String,
+        /// For the one who reads it.
+        how_to_force: String,
     },
     /// They were deleted and some are there, or new ones.
     #[error(
@@ -54,6 +55,7 @@ pub(crate) async fn run(
     client: Client,
     force: bool,
     limit: Duration,
+    how_to_force: String,
 ) -> Result<String, UninstallError> {
     let deadline = Instant::now() + limit;
     let mut deleted = BTreeSet::new();
@@ -69,7 +71,11 @@ pub(crate) async fn run(
         }
         let (count, names) = (pods.len(), names(&pods));
         if !force {
-            return Err(UninstallError::InUse { count, names });
+            return Err(UninstallError::InUse {
+                count,
+                names,
+                how_to_force,
+            });
         }
         if Instant::now() >= deadline {
             return Err(UninstallError::Stay {
