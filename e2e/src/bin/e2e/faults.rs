@@ -15,6 +15,7 @@ mod cluster;
 mod driver;
 mod objects;
 mod operator;
+mod size;
 mod witness;
 
 /// The namespace of the release.
@@ -64,9 +65,17 @@ pub(crate) fn run(world: &World, report: &mut Report) {
         "the Node is deleted under a live driver, and frames go on",
         || cluster::node(world),
     );
+    report.step(
+        "a pool of another size is asked for: it waits, and frames go on",
+        || size::asked(world),
+    );
     report.step("every frame was delivered or counted, to the last", || {
         end(world)
     });
+    report.step(
+        "the node is drained and its memory unmounted: it has the new size",
+        || size::follows(world),
+    );
 }
 
 fn begin(world: &World) -> Result<(), String> {

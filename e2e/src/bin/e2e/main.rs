@@ -23,6 +23,7 @@ mod pace;
 mod pages;
 mod report;
 mod steps;
+mod uninstall;
 mod world;
 
 fn main() -> ExitCode {

@@ -9,6 +9,7 @@ use crate::images;
 use crate::pace;
 use crate::pages;
 use crate::report::Report;
+use crate::uninstall;
 use crate::world::World;
 
 /// The namespace of the release.
@@ -17,7 +18,6 @@ const SYSTEM: &str = "tensorpool-system";
 const VISION: &str = "vision";
 /// Frames that two pods exchange.
 const FRAMES: &str = "10000";
-const SELECT_DRIVER: &str = "--selector=app.kubernetes.io/component=node-driver";
 
 /// Steps that belong together.
 #[derive(Debug)]
@@ -111,17 +111,9 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "uninstall",
-        what: "refused while pods have volumes; then everything goes",
+        what: "refused while pods have volumes; forced; and everything goes",
         needs: &["quickstart"],
-        run: |world, report| {
-            report.step(
-                "an uninstall under live volumes is refused, by name",
-                || refused_uninstall(world),
-            );
-            report.step("after the pods everything is uninstalled", || {
-                uninstall(world)
-            });
-        },
+        run: uninstall::run,
     },
 ];
 
@@ -201,62 +193,6 @@ fn helm_test(world: &World) -> Result<(), String> {
     ])?;
     println!("{said}");
     Ok(())
-}
-
-fn refused_uninstall(world: &World) -> Result<(), String> {
-    let said = world.helm_refuses(&["uninstall", "tensorpool", "--namespace", SYSTEM])?;
-    println!("{said}");
-    let job = "job/tensorpool-uninstall-guard";
-    let why = world.kubectl(&["logs", "--namespace", SYSTEM, job])?;
-    print!("{why}");
-    for pod in ["vision/camera", "vision/detector"] {
-        if !why.contains(pod) {
-            return Err(format!("{pod} is not named"));
-        }
-    }
-    // Nothing was taken away.
-    let drivers = world.kubectl(&["get", "pods", "--namespace", SYSTEM, SELECT_DRIVER])?;
-    if !drivers.contains("3/3") {
-        return Err(format!("the driver should run on:\n{drivers}"));
-    }
-    Ok(())
-}
-
-fn uninstall(world: &World) -> Result<(), String> {
-    world.kubectl(&[
-        "delete",
-        "pods",
-        "--namespace",
-        VISION,
-        "--all",
-        "--timeout=60s",
-    ])?;
-    world.kubectl(&["delete", "namespace", VISION, "--timeout=60s"])?;
-    // A refused uninstall leaves the release in a state of its own; the same command goes on.
-    world.helm(&[
-        "uninstall",
-        "tensorpool",
-        "--namespace",
-        SYSTEM,
-        "--wait",
-        "--timeout=120s",
-    ])?;
-    let pods = ["get", "pods", "--namespace", SYSTEM, "--output=name"];
-    world.kubectl(&[
-        "wait",
-        "--for=delete",
-        "pods",
-        "--all",
-        "--namespace",
-        SYSTEM,
-        "--timeout=60s",
-    ])?;
-    let left = world.kubectl(&pods)?;
-    if left.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("pods stay: {left}"))
-    }
 }
 
 fn wait_for(world: &World, pod: &str, what: &str) -> Result<(), String> {

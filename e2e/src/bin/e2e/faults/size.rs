@@ -1,0 +1,121 @@
+//! Memory of another size, as docs/kubernetes.md says it is done.
+
+use super::{
+    FIRST, PATIENCE, SYSTEM, Sight, World, apply_manifest, driver, field, interrupted, until,
+};
+
+/// Bytes of 1 MiB.
+const MIB: u64 = 1 << 20;
+/// What the profile's pool gets, in MiB: all classes together, and no more pages than the node has.
+const POOL_MIB: u64 = 576;
+const MOUNT: &str = "/run/tensorpool/shm/2Mi";
+const OF_DRIVER: &str = "--selector=app.kubernetes.io/component=node-driver";
+
+/// Pool and class grow. The mount cannot, while it is mounted.
+pub(super) fn asked(world: &World) -> Result<(), String> {
+    let (has, wants) = (pool_mib(world)? * MIB, POOL_MIB * MIB);
+    let size = format!("nodeProfiles[0].pools[0].size={POOL_MIB}Mi");
+    interrupted(world, || {
+        fill(world)?;
+        super::upgrade(world, &["--set", &size])?;
+        driver::rolled_out(world)
+    })?;
+    let words = format!("has {has} bytes, and the classes want {wants}");
+    println!("PoolResizePending: {}", pending(world, "True", &words)?);
+    let of_mount = [
+        "logs",
+        OF_DRIVER,
+        "--container=mount",
+        "--namespace",
+        SYSTEM,
+    ];
+    let said = world.kubectl(&of_mount)?;
+    print!("{said}");
+    let stays = format!("stays mounted with {has} bytes, not with the {wants}");
+    if said.contains(&stays) {
+        Ok(())
+    } else {
+        Err(format!("not said: {stays}"))
+    }
+}
+
+/// No pod has a volume, the memory is unmounted, the driver's pod is another.
+pub(super) fn follows(world: &World) -> Result<(), String> {
+    // Operators have no volumes, and cannot go to another node here.
+    let drain = [
+        "drain",
+        "node",
+        "--ignore-daemonsets",
+        "--force",
+        "--timeout=90s",
+    ];
+    let which = "--pod-selector=app.kubernetes.io/name!=tensorpool";
+    world.kubectl(&[&drain[..], &["--delete-emptydir-data", which]].concat())?;
+    world.inside("umount", &[MOUNT])?;
+    world.kubectl(&["delete", "pod", OF_DRIVER, "--namespace", SYSTEM])?;
+    driver::rolled_out(world)?;
+    world.kubectl(&["uncordon", "node"])?;
+    pending(world, "False", "")?;
+    match pool_mib(world)? {
+        POOL_MIB => println!("the mount has {POOL_MIB} MiB"),
+        other => return Err(format!("the mount has {other} MiB")),
+    }
+    pods_are_back(world)
+}
+
+/// Pods that were drained are made anew: ours, and the quickstart's where it ran.
+fn pods_are_back(world: &World) -> Result<(), String> {
+    apply_manifest(world)?;
+    let vision = ["get", "namespace", "vision", "--ignore-not-found"];
+    if !world.kubectl(&vision)?.is_empty() {
+        let quickstart = world.path("docs/quickstart/camera.yaml");
+        world.kubectl(&["apply", "--filename", &quickstart])?;
+    }
+    FIRST.goes_on(world, &Sight::default()).map(drop)
+}
+
+/// The default class gets what the others leave of the new pool.
+fn fill(world: &World) -> Result<(), String> {
+    let sizes = "{range .items[*]}{.metadata.name} {.spec.sizePerNode}{\"\\n\"}{end}";
+    let classes = field(world, &["tensorpoolclass"], sizes)?;
+    let mut others = 0;
+    for line in classes.lines().filter(|line| !line.starts_with("default ")) {
+        let mib = line
+            .split(' ')
+            .nth(1)
+            .and_then(|size| size.strip_suffix("Mi"));
+        let mib = mib.and_then(|mib| mib.parse::<u64>().ok());
+        others += mib.ok_or_else(|| format!("no size in MiB: {line}"))?;
+    }
+    let own = POOL_MIB.checked_sub(others);
+    let own = own.ok_or_else(|| format!("the other classes want {others} MiB"))?;
+    let patch = format!("{{\"spec\":{{\"sizePerNode\":\"{own}Mi\"}}}}");
+    let class = ["patch", "tensorpoolclass", "default", "--type=merge"];
+    world
+        .kubectl(&[&class[..], &["--patch", &patch]].concat())
+        .map(drop)
+}
+
+fn pool_mib(world: &World) -> Result<u64, String> {
+    let said = world.inside("stat", &["--file-system", "--format=%b %S", MOUNT])?;
+    let mut numbers = said.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(blocks)), Some(Ok(bytes))) => Ok(blocks * bytes / MIB),
+        (_, _) => Err(format!("no size: {said}")),
+    }
+}
+
+/// What the condition says once it stands so.
+fn pending(world: &World, status: &str, words: &str) -> Result<String, String> {
+    let of = |what: &str| {
+        let path = format!("{{.status.conditions[?(@.type==\"PoolResizePending\")].{what}}}");
+        field(world, &["tensorpoolnode", "node"], &path)
+    };
+    until(PATIENCE, || {
+        let (found, message) = (of("status")?, of("message")?);
+        if found == status && message.contains(words) {
+            return Ok(message);
+        }
+        Err(format!("PoolResizePending is {found}: {message}"))
+    })
+}
