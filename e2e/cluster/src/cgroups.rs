@@ -124,9 +124,21 @@ pub(crate) fn remove(groups: &[Group], at: &Path) -> io::Result<()> {
         }
     }
     for group in groups.iter().filter(|group| group.hierarchy_is_ours) {
-        end_hierarchy(&group.hierarchy, at, limit)?;
+        // It ends with the last cluster that has groups in it.
+        if !has_groups(&at.join(group.hierarchy.directory()))? {
+            end_hierarchy(&group.hierarchy, at, limit)?;
+        }
     }
     Ok(())
+}
+
+fn has_groups(root: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(root)? {
+        if entry?.file_type()?.is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A hierarchy ends, a moment later, when it is unmounted without a group in it. A removed group
