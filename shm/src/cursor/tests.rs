@@ -296,7 +296,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::PollBeforeSleep),
         Just(Step::SkipToNewest),
     ];
-    prop::collection::vec(step, 0..200)
+    // Miri takes a thousand times as long for each.
+    let most = if cfg!(miri) { 40 } else { 200 };
+    prop::collection::vec(step, 0..most)
 }
 
 proptest! {

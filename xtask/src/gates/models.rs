@@ -1,5 +1,7 @@
 //! Gates that run tests under a model: loom for interleavings, Miri for undefined behaviour.
 
+use std::thread;
+
 use super::Outcome;
 use super::tests::{Totals, totals};
 use crate::ci::Bench;
@@ -36,39 +38,82 @@ pub(super) fn loom(bench: &Bench<'_>) -> Result<Outcome, String> {
     ))
 }
 
+/// One run of Miri.
+struct Interpreted {
+    package: &'static str,
+    tests: &'static str,
+    /// What the test runner is told.
+    filter: &'static [&'static str],
+    /// Threads interleave otherwise with each seed, which only the tests with threads can show.
+    seeds: u32,
+}
+
+/// Takes all cores by itself, one for each seed.
+const SEEDED: Interpreted = Interpreted {
+    package: "tensorpool-shm",
+    tests: "--lib",
+    filter: &["seqlock"],
+    seeds: 16,
+};
+
+/// Each takes one core, since Miri has one thread; so they run side by side.
+const SINGLE: [Interpreted; 2] = [
+    Interpreted {
+        package: "tensorpool-shm",
+        tests: "--lib",
+        filter: &["--skip", "seqlock"],
+        seeds: 1,
+    },
+    Interpreted {
+        package: "tensorpool-wire",
+        tests: "--tests",
+        filter: &[],
+        seeds: 1,
+    },
+];
+
 pub(super) fn miri(bench: &Bench<'_>) -> Result<Outcome, String> {
     if !bench.tools.miri {
         return Ok(Outcome::Skipped {
             tool: "Miri (rustup component of a nightly toolchain)",
         });
     }
-    let mut all = Totals::default();
-    // Threads interleave otherwise with each seed, which only the tests with threads can show.
-    for (package, tests, filter, seeds) in [
-        ("tensorpool-shm", "--lib", "seqlock", 16),
-        ("tensorpool-shm", "--lib", "", 1),
-        ("tensorpool-wire", "--tests", "", 1),
-    ] {
-        let mut cargo = bench
-            .workspace
-            .command("rustup", &bench.target.join("miri"));
-        cargo.args(["run", "nightly", "cargo", "miri", "test", "--locked", tests]);
-        cargo.args(["--package", package, filter]);
-        // Isolation hides the clock and the working directory, which property tests ask for.
-        cargo.env(
-            "MIRIFLAGS",
-            format!("-Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}"),
-        );
-        cargo.env("PROPTEST_CASES", "2");
-        cargo.env_remove("RUSTUP_TOOLCHAIN");
-        let done = command::run(&mut cargo, Show::All)?.success("Miri")?;
-        all = all.plus(totals(&done.stdout));
+    let mut all = interpret(bench, &SEEDED)?;
+    let sides = thread::scope(|scope| {
+        let started = SINGLE.each_ref();
+        let started = started.map(|run| scope.spawn(move || interpret(bench, run)));
+        started.map(|side| {
+            let ended = side.join();
+            ended.map_err(|_| "a thread that started Miri panicked".to_owned())?
+        })
+    });
+    for side in sides {
+        all = all.plus(side?);
     }
     Ok(Outcome::tested(
         all.passed,
         "tests of shm and wire",
         vec![("Miri".to_owned(), all.passed)],
     ))
+}
+
+fn interpret(bench: &Bench<'_>, run: &Interpreted) -> Result<Totals, String> {
+    let mut cargo = bench
+        .workspace
+        .command("rustup", &bench.target.join("miri"));
+    cargo.args(["run", "nightly", "cargo", "miri", "test", "--locked"]);
+    cargo.args([run.tests, "--package", run.package, "--"]);
+    cargo.args(run.filter);
+    // Isolation hides the clock and the working directory, which property tests ask for.
+    let seeds = run.seeds;
+    cargo.env(
+        "MIRIFLAGS",
+        format!("-Zmiri-disable-isolation -Zmiri-many-seeds=0..{seeds}"),
+    );
+    cargo.env("PROPTEST_CASES", "2");
+    cargo.env_remove("RUSTUP_TOOLCHAIN");
+    let done = command::run(&mut cargo, Show::All)?.success("Miri")?;
+    Ok(totals(&done.stdout))
 }
 
 /// Names of the packages whose manifest contains `text`.

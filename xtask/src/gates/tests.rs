@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZero;
 use std::process::Command;
+use std::thread;
 
 use super::Outcome;
 use crate::ci::Bench;
@@ -48,6 +50,9 @@ pub(super) fn nextest(bench: &Bench<'_>) -> Result<Outcome, String> {
         "--all-features",
     ]);
     cargo.args(["--profile", "ci"]);
+    // One more than cores: many a test waits for a Kubernetes or a media driver most of its time.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get) + 1;
+    cargo.args(["--test-threads", &threads.to_string()]);
     environment(bench, &mut cargo);
     // Relative to the workspace, wherever the build directory is.
     let report = bench.workspace.root.join("target/nextest/ci/junit.xml");
