@@ -29,9 +29,7 @@ RUN machine="$(uname -m)" \
     && export RUSTERON_C_MARCH="$march" \
     && with_glibc="-C target-feature=+crt-static -C link-arg=-l:libbsd.a -C link-arg=-l:libmd.a" \
     && RUSTFLAGS="$with_glibc" cargo build --locked --release --target "$glibc" \
-        --package tensorpool-operator --bins \
-    && RUSTFLAGS="$with_glibc" cargo build --locked --release --target "$glibc" \
-        --package tensorpool-node-driver --bins \
+        --package tensorpool-operator --package tensorpool-node-driver --bins \
     && RUSTFLAGS="$with_glibc" cargo build --locked --release --target "$glibc" \
         --package tensorpool-client --features aeron --examples \
     && cargo build --locked --release --target "$musl" \

@@ -10,7 +10,7 @@ use crate::workspace::{BuildDirectory, Workspace};
 
 /// Programs that the Dockerfile's first stage compiles together, all of them static.
 struct Compiled {
-    package: &'static str,
+    packages: &'static [&'static str],
     arguments: &'static [&'static str],
     libc: Libc,
     /// With the directory that each lies in.
@@ -35,32 +35,29 @@ const EXAMPLES: [&str; 4] = [
     "examples/pace",
 ];
 
-/// As the Dockerfile has them. The operator goes with the driver, since both compile the same client of
-/// the API server.
-const STATIC: [Compiled; 5] = [
+/// As the Dockerfile has them. The operator goes with the driver, since both have the same client of the
+/// API server, which is then compiled once.
+const STATIC: [Compiled; 4] = [
     Compiled {
-        package: "tensorpool-operator",
+        packages: &["tensorpool-operator", "tensorpool-node-driver"],
         arguments: &["--bins"],
         libc: Libc::Glibc,
-        programs: &["tensorpool-operator", "tensorpool-guard"],
+        programs: &[
+            "tensorpool-operator",
+            "tensorpool-guard",
+            "tensorpool-node-driver",
+        ],
         into: "",
     },
     Compiled {
-        package: "tensorpool-node-driver",
-        arguments: &["--bins"],
-        libc: Libc::Glibc,
-        programs: &["tensorpool-node-driver"],
-        into: "",
-    },
-    Compiled {
-        package: "tensorpool-client",
+        packages: &["tensorpool-client"],
         arguments: &["--examples", "--no-default-features"],
         libc: Libc::Musl,
         programs: &EXAMPLES,
         into: "",
     },
     Compiled {
-        package: "tensorpool-client",
+        packages: &["tensorpool-client"],
         arguments: &["--examples", "--features", "aeron"],
         libc: Libc::Glibc,
         programs: &EXAMPLES,
@@ -68,7 +65,7 @@ const STATIC: [Compiled; 5] = [
     },
     // In no image of the product: e2e/probe.Dockerfile.
     Compiled {
-        package: "tensorpool-e2e",
+        packages: &["tensorpool-e2e"],
         arguments: &["--bin", "tensorpool-probe", "--no-default-features"],
         libc: Libc::Musl,
         programs: &["tensorpool-probe"],
@@ -193,13 +190,14 @@ fn build_static(workspace: &Workspace, target: &Path) -> Result<PathBuf, String>
         let mut cargo = workspace.cargo(target);
         cargo.args(["build", "--locked", "--quiet", "--release"]);
         cargo.args(["--target", compiled.libc.target()]);
-        cargo
-            .args(["--package", compiled.package])
-            .args(compiled.arguments);
+        for package in compiled.packages {
+            cargo.args(["--package", package]);
+        }
+        cargo.args(compiled.arguments);
         compiled.libc.set(&mut cargo);
         // Symbols are for people; the images have none.
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "true");
-        let what = format!("the static {}", compiled.package);
+        let what = format!("the static {}", compiled.packages.join(" and "));
         command::run(&mut cargo, Show::All)?.success(&what)?;
         let built = target.join(compiled.libc.target()).join("release");
         let into = out.join(compiled.into);
