@@ -3,6 +3,9 @@
 use crate::report::Report;
 use crate::world::World;
 
+mod hostile;
+pub(crate) mod member;
+
 /// The namespace of these pods.
 const PEERS: &str = "peers";
 /// The pods that read, each so many frames.
@@ -13,16 +16,31 @@ const REFUSED: &str = "refused";
 
 /// Two streams, one produced on a socket and one on Aeron.
 pub(crate) fn run(world: &World, report: &mut Report) {
-    report.step("pods on sockets and on Aeron see the same frames", || {
-        frames(world)
-    });
+    report.step(
+        "pods on sockets and on Aeron see the same frames, over a killed media driver",
+        || frames(world),
+    );
     report.step("pods on Aeron are refused in words", || refused(world));
+    report.step("another pod's client id is refused", || {
+        hostile::client_ids(world)
+    });
+    report.step(
+        "a producer on Aeron that abuses its volume leaves nothing behind",
+        || hostile::leaves_nothing(world),
+    );
     report.step("what pods on Aeron had is gone with them", || gone(world));
 }
 
 fn frames(world: &World) -> Result<(), String> {
     let manifest = world.path("e2e/manifests/aeron.yaml");
     world.kubectl(&["apply", "--filename", &manifest])?;
+    // They say so when they have memory, and then nothing until they have seen all their frames.
+    let attached = format!(
+        "for pod in {}; do until kubectl logs --namespace {PEERS} $pod 2>/dev/null | grep --quiet attached; do sleep 0.2; done; done",
+        READERS.join(" ")
+    );
+    world.inside("timeout", &["90", "sh", "-c", &attached])?;
+    kill_media_driver(world)?;
     for pod in READERS {
         let succeeded = "--for=jsonpath={.status.phase}=Succeeded";
         let pod_name = format!("pod/{pod}");
@@ -40,6 +58,28 @@ fn frames(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Kills it, and sees the next one serve.
+fn kill_media_driver(world: &World) -> Result<(), String> {
+    // In the cluster's own PID namespace.
+    let kill = "pid=$(pgrep --full '^/tensorpool-node-driver media-driver') && kill -KILL $pid && echo $pid";
+    let killed = world.inside("sh", &["-c", kill])?;
+    let next = "until pgrep --full '^/tensorpool-node-driver media-driver'; do sleep 0.05; done";
+    let next = world.inside("timeout", &["10", "sh", "-c", next])?;
+    println!(
+        "media driver {} was killed, {} serves",
+        killed.trim(),
+        next.trim()
+    );
+    if killed == next {
+        return Err("it was not killed".to_owned());
+    }
+    let healthy = "--for=condition=AeronHealthy";
+    let wait = ["wait", healthy, "tensorpoolnode", "--all"];
+    world
+        .kubectl(&[&wait[..], &["--timeout=60s"]].concat())
+        .map(drop)
 }
 
 fn refused(world: &World) -> Result<(), String> {

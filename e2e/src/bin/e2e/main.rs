@@ -27,6 +27,9 @@ mod uninstall;
 mod world;
 
 fn main() -> ExitCode {
+    if aeron::member::is_one() {
+        return ExitCode::SUCCESS;
+    }
     let started = Instant::now();
     let arguments = Arguments::parse();
     if let Err(why) = ending::watch(&arguments) {
