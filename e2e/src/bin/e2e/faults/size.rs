@@ -6,20 +6,24 @@ use super::{
 
 /// Bytes of 1 MiB.
 const MIB: u64 = 1 << 20;
-/// What the profile's pool gets, in MiB: all classes together, and no more pages than the node has.
-const POOL_MIB: u64 = 576;
+/// What the profile's pool gets, in MiB: all classes together, and no more pages than the node has. The
+/// second where memory of an earlier run has the first.
+const POOL_MIB: [u64; 2] = [576, 544];
 const MOUNT: &str = "/run/tensorpool/shm/2Mi";
 const OF_DRIVER: &str = "--selector=app.kubernetes.io/component=node-driver";
 
-/// Pool and class grow. The mount cannot, while it is mounted.
-pub(super) fn asked(world: &World) -> Result<(), String> {
-    let (has, wants) = (pool_mib(world)? * MIB, POOL_MIB * MIB);
-    let size = format!("nodeProfiles[0].pools[0].size={POOL_MIB}Mi");
+/// Pool and class change; the mount cannot, while it is mounted. The size in MiB that is wanted.
+pub(super) fn asked(world: &World) -> Result<u64, String> {
+    let has = pool_mib(world)?;
+    let wanted = POOL_MIB.into_iter().find(|mib| *mib != has);
+    let wanted = wanted.ok_or("there is no other size")?;
+    let size = format!("nodeProfiles[0].pools[0].size={wanted}Mi");
     interrupted(world, || {
-        fill(world)?;
+        fill(world, wanted)?;
         super::upgrade(world, &["--set", &size])?;
         driver::rolled_out(world)
     })?;
+    let (has, wants) = (has * MIB, wanted * MIB);
     let words = format!("has {has} bytes, and the classes want {wants}");
     println!("PoolResizePending: {}", pending(world, "True", &words)?);
     let of_mount = [
@@ -33,14 +37,14 @@ pub(super) fn asked(world: &World) -> Result<(), String> {
     print!("{said}");
     let stays = format!("stays mounted with {has} bytes, not with the {wants}");
     if said.contains(&stays) {
-        Ok(())
+        Ok(wanted)
     } else {
         Err(format!("not said: {stays}"))
     }
 }
 
 /// No pod has a volume, the memory is unmounted, the driver's pod is another.
-pub(super) fn follows(world: &World) -> Result<(), String> {
+pub(super) fn follows(world: &World, wanted: u64) -> Result<(), String> {
     // Operators have no volumes, and cannot go to another node here.
     let drain = [
         "drain",
@@ -57,7 +61,7 @@ pub(super) fn follows(world: &World) -> Result<(), String> {
     world.kubectl(&["uncordon", "node"])?;
     pending(world, "False", "")?;
     match pool_mib(world)? {
-        POOL_MIB => println!("the mount has {POOL_MIB} MiB"),
+        mib if mib == wanted => println!("the mount has {mib} MiB"),
         other => return Err(format!("the mount has {other} MiB")),
     }
     pods_are_back(world)
@@ -75,7 +79,7 @@ fn pods_are_back(world: &World) -> Result<(), String> {
 }
 
 /// The default class gets what the others leave of the new pool.
-fn fill(world: &World) -> Result<(), String> {
+fn fill(world: &World, pool_mib: u64) -> Result<(), String> {
     let sizes = "{range .items[*]}{.metadata.name} {.spec.sizePerNode}{\"\\n\"}{end}";
     let classes = field(world, &["tensorpoolclass"], sizes)?;
     let mut others = 0;
@@ -87,7 +91,7 @@ fn fill(world: &World) -> Result<(), String> {
         let mib = mib.and_then(|mib| mib.parse::<u64>().ok());
         others += mib.ok_or_else(|| format!("no size in MiB: {line}"))?;
     }
-    let own = POOL_MIB.checked_sub(others);
+    let own = pool_mib.checked_sub(others);
     let own = own.ok_or_else(|| format!("the other classes want {others} MiB"))?;
     let patch = format!("{{\"spec\":{{\"sizePerNode\":\"{own}Mi\"}}}}");
     let class = ["patch", "tensorpoolclass", "default", "--type=merge"];
