@@ -128,6 +128,15 @@ pub struct MediaDriverArgs {
         default_value = "/run/tensorpool/aeron/media"
     )]
     pub dir: PathBuf,
+    /// What it says.
+    #[command(flatten)]
+    pub logging: LoggingArgs,
+}
+
+/// What a process says that has no configuration.
+#[cfg(any(feature = "aeron", feature = "kubernetes"))]
+#[derive(Clone, Debug, Args)]
+pub struct LoggingArgs {
     /// What to log: a level (error, warn, info, debug, trace), or target=level, separated by commas
     #[arg(
         long,

@@ -57,7 +57,7 @@ fn log_as_json(filter: &str) -> Result<(), tracing_subscriber::filter::ParseErro
 
 #[cfg(feature = "kubernetes")]
 fn csi(args: &crate::csi::args::CsiArgs) -> u8 {
-    if let Err(error) = log_as_json(&args.log) {
+    if let Err(error) = log_as_json(&args.logging.log) {
         return fail(&error, exit::INVALID);
     }
     match crate::csi::run(args) {
@@ -68,7 +68,7 @@ fn csi(args: &crate::csi::args::CsiArgs) -> u8 {
 
 #[cfg(feature = "aeron")]
 fn media_driver(args: &crate::args::MediaDriverArgs) -> u8 {
-    if let Err(error) = log_as_json(&args.log) {
+    if let Err(error) = log_as_json(&args.logging.log) {
         return fail(&error, exit::INVALID);
     }
     match crate::media_driver::run(args) {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::args::LoggingArgs;
+
 /// `csi`.
 #[derive(Clone, Debug, Args)]
 #[command(long_about = LONG_ABOUT, after_help = AFTER_HELP)]
@@ -40,14 +42,9 @@ pub struct CsiArgs {
         default_value = "/internal/driver.sock"
     )]
     pub internal_socket: PathBuf,
-    /// What to log: a level (error, warn, info, debug, trace), or target=level, separated by commas
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "TENSORPOOL_LOG",
-        default_value = "info"
-    )]
-    pub log: String,
+    /// What it says.
+    #[command(flatten)]
+    pub logging: LoggingArgs,
 }
 
 const LONG_ABOUT: &str = "Serves kubelet as the CSI driver csi.tensorpool.io: asks the driver whether a pod may have a volume, and mounts it read-only.
