@@ -19,7 +19,9 @@ use crate::attachments::protocol::Held;
 use crate::attachments::record::Records;
 use crate::attachments::serve::restore;
 use crate::attachments::views::Views;
+use crate::cluster::CsiState;
 use crate::cluster::{Here, PolicySlot, policy_channel, policy_of};
+use crate::control::AttachmentId;
 use crate::control::{self, Closed, Command, Commands};
 
 /// Time between two reviews of these keepers.
