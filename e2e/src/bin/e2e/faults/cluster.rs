@@ -60,7 +60,7 @@ pub(super) fn api_server(world: &World) -> Result<(), String> {
     )?;
     let took = began.elapsed().as_millis();
     println!("a stream that is made afterwards is ready on the node after {took} ms");
-    here(world, &["delete", "tensorstream", "after", "--timeout=60s"]).map(drop)
+    here(world, &["delete", "tensorstream", "after", "--wait=false"]).map(drop)
 }
 
 /// The Node is deleted, and with it our object; kubelet registers the node again when it is restarted.
