@@ -44,7 +44,7 @@ pub(crate) fn run(world: &World, report: &mut Report) {
         let outcome = place::with_both_pairs(world, &machine, |pairs| {
             // Who answers is attached.
             for pair in &mut *pairs {
-                pair.lost()?;
+                pair.greet()?;
             }
             measure(world, &machine, pairs)?;
             place::of_huge_pages(world)

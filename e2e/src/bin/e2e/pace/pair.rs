@@ -27,6 +27,12 @@ impl Pair {
         Ok(nanos)
     }
 
+    /// Both are there and heard. What a pod says before `kubectl attach` listens is in its log only.
+    pub(crate) fn greet(&mut self) -> Result<(), String> {
+        self.answer.greet("lost", "lost:")?;
+        self.ask.greet("lost", "lost:")
+    }
+
     /// Frames that either of them did not get.
     pub(crate) fn lost(&mut self) -> Result<u64, String> {
         let said = self.both("lost")?;
