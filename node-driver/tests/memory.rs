@@ -322,6 +322,26 @@ fn hugepages_asked_for_but_absent_refuse_the_start_and_the_attach() {
 }
 
 #[test]
+fn hugepages_of_a_mount_without_a_size_are_those_that_the_kernel_has() {
+    // Nothing is mounted where the pages are missing.
+    if Mount::hugetlbfs(16).is_none() {
+        return;
+    }
+    let mounts = [
+        Mount::new("hugepages", "hugetlbfs", "pagesize=2M"),
+        Mount::new("tmpfs", "tmpfs", "size=0"),
+    ];
+    for (mount, free) in mounts.into_iter().flatten().zip([" free, ", "no limit, "]) {
+        let place = Place::new(on_mount(&mount));
+        let driver = Driver::start(&place);
+        let checked = driver.command(&["--check-config"]);
+        let printed = String::from_utf8(checked.stdout).unwrap();
+        assert!(printed.contains("usable: enough"), "{printed}");
+        assert!(printed.contains(free), "{printed}");
+    }
+}
+
+#[test]
 fn hugepages_present_hold_whole_pages_and_are_announced_as_such() {
     // spec: W-15.22-4, W-15.22-1, D-4.3-3
     let Some(mount) = Mount::hugetlbfs(16) else {

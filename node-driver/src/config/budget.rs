@@ -4,18 +4,19 @@
 //! and the next one that is made before the old ones may go.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{statfs, statvfs};
+use rustix::fs::statvfs;
+use tensorpool_shm::Backing;
 use tensorpool_wire::StreamId;
 
 use super::settings::{Profile, Settings};
 
 /// Epochs of one stream that can exist at the same time.
 pub const EPOCHS_COUNTED: u64 = 3;
-const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 const SUPERBLOCK_BYTES: u64 = 64;
 const SLOT_BYTES: u64 = 256;
 
@@ -50,7 +51,8 @@ pub struct Mount {
     pub page_bytes: u64,
     /// Whether it is a hugetlbfs.
     pub hugepages: bool,
-    /// Free bytes.
+    /// Free bytes. Where the mount sets no limit: of a hugetlbfs those that the kernel has left, else
+    /// `u64::MAX`.
     pub free_bytes: u64,
     /// All bytes; 0 where the mount sets no limit.
     pub total_bytes: u64,
@@ -134,27 +136,30 @@ impl fmt::Display for Budget {
                 Bytes(stream.epoch_bytes.saturating_mul(EPOCHS_COUNTED)),
             )?;
         }
+        let pages = if self.mount.hugepages {
+            "huge"
+        } else {
+            "standard"
+        };
+        let free = match (self.mount.free_bytes, self.mount.total_bytes) {
+            (u64::MAX, _) => "no limit".to_owned(),
+            (free, 0) => format!("{} free", Bytes(free)),
+            (free, total) => format!("{} free of {}", Bytes(free), Bytes(total)),
+        };
         writeln!(
             f,
-            "mount of {}: {} pages of {}, {} free of {}, {} held by earlier epochs",
+            "mount of {}: {pages} pages of {}, {free}, {} held by earlier epochs",
             self.mount.path.display(),
-            if self.mount.hugepages {
-                "huge"
-            } else {
-                "standard"
-            },
             Bytes(self.mount.page_bytes),
-            Bytes(self.mount.free_bytes),
-            Bytes(self.mount.total_bytes),
             Bytes(self.held_bytes),
         )?;
         let verdict = if self.fits() { "enough" } else { "NOT enough" };
-        write!(
-            f,
-            "needed in all: {} of {} usable: {verdict}",
-            Bytes(self.needed_bytes()),
-            Bytes(self.usable_bytes()),
-        )
+        let usable = match self.usable_bytes() {
+            u64::MAX => "any number".to_owned(),
+            usable => Bytes(usable).to_string(),
+        };
+        let needed = Bytes(self.needed_bytes());
+        write!(f, "needed in all: {needed} of {usable} usable: {verdict}")
     }
 }
 
@@ -169,17 +174,23 @@ impl Mount {
             .find(|path| path.exists())
             .unwrap_or_else(|| Path::new("/"))
             .to_owned();
-        let failed = |source: rustix::io::Errno| BudgetError::Mount {
+        let failed = |source| BudgetError::Mount {
             path: dir.to_owned(),
-            source: source.into(),
+            source,
         };
-        let kind = statfs(&path).map_err(failed)?;
-        let space = statvfs(&path).map_err(failed)?;
-        let hugepages = u64::try_from(kind.f_type).is_ok_and(|kind| kind == HUGETLBFS_MAGIC);
+        let opened = File::open(&path).map_err(failed)?;
+        let backing = Backing::of(opened.as_fd()).map_err(failed)?;
+        let space = statvfs(&path).map_err(|errno| failed(errno.into()))?;
+        // A mount without a size has no blocks at all, free ones neither.
+        let free_bytes = if space.f_blocks == 0 {
+            backing.free_bytes
+        } else {
+            space.f_bavail.saturating_mul(space.f_frsize)
+        };
         Ok(Self {
             page_bytes: space.f_bsize.max(1),
-            hugepages,
-            free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+            hugepages: backing.is_hugepages(),
+            free_bytes,
             total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
             path,
         })

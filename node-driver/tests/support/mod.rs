@@ -506,7 +506,8 @@ impl Mount {
         )
     }
 
-    fn new(name: &str, kind: &str, options: &str) -> Option<Self> {
+    /// Mounts one more, of this kind.
+    pub(crate) fn new(name: &str, kind: &str, options: &str) -> Option<Self> {
         let dir = TempDir::new().expect("a temporary directory");
         let output = Command::new("mount")
             .args(["-t", kind, "-o", options, kind])
