@@ -8,8 +8,8 @@ use tensorpool_cluster::{Cluster, Options, Progress};
 
 use crate::arguments::Arguments;
 
-/// Pages of 2 MiB: the chart's default pool, and something for mistakes.
-const HUGEPAGES: u64 = 300;
+/// Pages of 2 MiB: the chart's default pool, 96 for the suites' classes, and something for mistakes.
+const HUGEPAGES: u64 = 400;
 
 /// A cluster that is up, and what was built before.
 #[derive(Debug)]

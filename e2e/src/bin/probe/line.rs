@@ -11,9 +11,9 @@ use rustix::net::SendFlags;
 use tensorpool_transport::port::ClientPort;
 use tensorpool_transport::socket::SocketClient;
 use tensorpool_wire::{
-    ClientId, CorrelationId, DiscoveryRequest, HugepagesPolicy, LogicalStream, Message, MonoNanos,
-    PublishMode, ResponseCode, Role, ShmAttachRequest, ShmAttachResponse, ShmDetachRequest,
-    ShmLeaseKeepalive, StreamId,
+    ClientId, CorrelationId, DiscoveryRequest, HugepagesPolicy, LeaseId, LogicalStream, Message,
+    MonoNanos, PublishMode, ResponseCode, Role, ShmAttachRequest, ShmAttachResponse,
+    ShmDetachRequest, ShmLeaseKeepalive, StreamId,
 };
 
 use crate::Failure;
@@ -28,6 +28,8 @@ pub(crate) struct Line {
     /// The transport's words, once the driver has cut it off.
     end: Option<String>,
     correlation: i64,
+    /// The lease that was granted last: consumers hear of a producer's end as well.
+    own: Option<LeaseId>,
 }
 
 /// A lease that was granted on a line.
@@ -55,6 +57,7 @@ impl Line {
             heard: VecDeque::new(),
             end: None,
             correlation: 0,
+            own: None,
         })
     }
 
@@ -139,8 +142,11 @@ impl Line {
 
     /// Waits for the end and says it in the driver's words: those of the revoke before it, if one came.
     pub(crate) fn last_words(&mut self) -> Result<String, Failure> {
+        let own = self.own;
         let revoked = self.wait_for(|message| match message {
-            Message::ShmLeaseRevoked(revoked) => Some(revoked.error_message.clone()),
+            Message::ShmLeaseRevoked(revoked) if own.is_none_or(|own| own == revoked.lease_id) => {
+                Some(revoked.error_message.clone())
+            }
             _ => None,
         })?;
         let Some((words, _)) = revoked else {
@@ -201,6 +207,7 @@ impl Line {
             let client = random_client();
             let (response, _files) = self.ask(role, stream, client)?;
             if response.code == ResponseCode::Ok {
+                self.own = response.lease_id;
                 return Ok(Lease {
                     role,
                     client,
