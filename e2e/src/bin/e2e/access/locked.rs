@@ -29,7 +29,7 @@ pub(super) fn harms_nobody(world: &World) -> Result<(), String> {
         said if said.contains("seen ") => Ok(()),
         said => Err(format!("the consumer has seen nothing:\n{said}")),
     })?;
-    // A look between two epochs finds the files of both, or of none.
+    // A look between two epochs finds none.
     let (mut holder, first) = until(|| lock_all(world))?;
     println!("locked: {first}");
     let changed = (1..=2).try_for_each(|changes| {
@@ -68,13 +68,15 @@ pub(super) fn harms_nobody(world: &World) -> Result<(), String> {
     world.kubectl(&delete).map(drop)
 }
 
-/// Locks the files that the consumer's volume shows, through the consumer's own mount. The process that
+/// Locks the newest files that the consumer's volume shows, through the consumer's own mount. The process that
 /// holds the locks, and the epoch's directory below its base.
 fn lock_all(world: &World) -> Result<(Child, String), String> {
     let script = "pid=$(pgrep --full '^/exchange watch locked'); cd /proc/$pid/root/run/tensorpool || exit 1; \
-         ring=$(find . -name header.ring) && pool=$(find . -name '*.pool') && exec 5<$ring 6<$pool || exit 1; \
+         epoch=$(find . -name header.ring -printf '%h\\n' | sort --version-sort | tail -n 1); \
+         ring=$epoch/header.ring; pool=$(find ${epoch:-none} -name '*.pool'); \
+         test -f \"$ring\" && test -f \"$pool\" && exec 5<$ring 6<$pool || exit 1; \
          flock --exclusive --nonblock 5 && flock --exclusive --nonblock 6 || exit 1; \
-         dirname $ring; read -r _ || exit 0";
+         echo $epoch; read -r _ || exit 0";
     let mut shell = world.command("sh");
     shell.args(["-c", script]);
     shell.stdin(Stdio::piped()).stdout(Stdio::piped());
