@@ -1,12 +1,11 @@
 //! What a pod must not get, and what it must not be able to do with what it got.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::report::Report;
-use crate::world::World;
+use crate::world::{World, until};
 
 mod locked;
 mod pairs;
@@ -16,8 +15,6 @@ mod revoked;
 const STRANGERS: &str = "strangers";
 /// It may read the quickstart's stream.
 const GUEST: &str = "guest";
-/// How long kubelet may take to say why.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pod that is refused.
 struct Refused {
@@ -133,7 +130,7 @@ fn refused(world: &World) -> Result<(), String> {
         words: "",
     };
     let pods: Vec<Value> = REFUSED.iter().chain([&guest]).map(pod).collect();
-    pairs::apply(world, &pods)?;
+    world.apply(&pods)?;
     until(|| {
         let said = world.kubectl(&["describe", "pods", "--namespace", STRANGERS])?;
         let of_pod = |name: &str| {
@@ -160,18 +157,6 @@ fn refused(world: &World) -> Result<(), String> {
     match running.lines().find(|line| *line != "pod/guest") {
         Some(pod) => Err(format!("{pod} was refused and runs")),
         None => Ok(()),
-    }
-}
-
-/// What `look` finds, once it finds it.
-fn until<T>(mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
-    let limit = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(found) => return Ok(found),
-            Err(why) if Instant::now() > limit => return Err(why),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
-        }
     }
 }
 

@@ -7,9 +7,9 @@
 use serde_json::{Value, json};
 
 use crate::report::Report;
-use crate::world::World;
+use crate::world::{World, until};
 
-use witness::{NAMESPACE, PATIENCE, Sight, Witness, until};
+use witness::{NAMESPACE, Sight, Witness};
 
 mod cluster;
 mod driver;
@@ -115,14 +115,14 @@ fn interrupted(
 fn end(world: &World) -> Result<(), String> {
     // The second's producer was replaced on the way; the first pair is the same since the beginning.
     signal(world, "TERM", "^/exchange produce (witness|second)$")?;
-    let published = until(PATIENCE, || {
+    let published = until(|| {
         let log = here(world, &["logs", "witness-producer"])?;
         let last = log.lines().last().unwrap_or_default();
         let number = last.strip_suffix(" frames were published");
         let number = number.and_then(|number| number.parse::<u64>().ok());
         number.ok_or_else(|| format!("the producer says last: {last}"))
     })?;
-    let sight = until(PATIENCE, || {
+    let sight = until(|| {
         let sight = FIRST.look(world)?;
         match sight.next {
             next if next == published => Ok(sight),
@@ -147,15 +147,6 @@ fn end(world: &World) -> Result<(), String> {
     } else {
         Err(format!("{missing} are missing"))
     }
-}
-
-/// Applies objects.
-fn apply(world: &World, objects: &[Value]) -> Result<(), String> {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-    std::fs::write(file.path(), list.to_string()).map_err(|error| error.to_string())?;
-    let path = file.path().display().to_string();
-    world.kubectl(&["apply", "--filename", &path]).map(drop)
 }
 
 /// A stream of the namespace, in the default class.

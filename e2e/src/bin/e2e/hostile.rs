@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::report::Report;
-use crate::world::World;
+use crate::world::{World, until};
 
 mod bystanders;
 mod driver;
@@ -18,9 +18,6 @@ const CONSUMING: &str = "consuming";
 /// Consumes it too, and means no harm.
 const LISTENING: &str = "listening";
 const SOCKET: &str = "/run/tensorpool/driver.sock";
-/// How long pods may take to start and the driver to let go.
-const PATIENCE: Duration = Duration::from_secs(60);
-const NAP: Duration = Duration::from_millis(200);
 /// How long whoever comes during a flood may wait for a lease and ten frames.
 const SERVED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -161,16 +158,6 @@ fn both(
         let one = one.join().map_err(|_| "a thread panicked".to_owned())?;
         one.and(other)
     })
-}
-
-fn until<T>(mut what: impl FnMut() -> Result<T, String>) -> Result<T, String> {
-    let limit = Instant::now() + PATIENCE;
-    loop {
-        match what() {
-            Err(_) if Instant::now() < limit => std::thread::sleep(NAP),
-            done => return done,
-        }
-    }
 }
 
 fn reach(world: &World) -> Result<(), String> {

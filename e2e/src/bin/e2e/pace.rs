@@ -26,6 +26,9 @@ const MOST: f64 = 1.10;
 /// How often each series has its turn.
 const ROUNDS: u32 = 30;
 const ROUNDS_STRICT: u32 = 240;
+/// A pair has other memory after so many turns of each kind: which physical pages it got decides by half
+/// how long large frames take, for pods as for processes of the node.
+const TURNS: u32 = 5;
 /// Small frames of a turn, there and back.
 const TRIPS: usize = 3_000;
 /// So many of them come before those that are measured.
@@ -84,10 +87,10 @@ fn turns(is_strict: bool, machine: &Machine, pairs: &mut [Pair; 2]) -> Result<Me
     let mut wrong = None;
     let measured = latency::interleave(&mut gauge, &names, rounds, Distance::commonest, |place| {
         let pair = &mut pairs[place % 2];
-        let nanos = match place {
+        let nanos = pair.anew_after(2 * TURNS).and_then(|()| match place {
             0 | 1 => pair.trips(TRIPS, WARM_UP),
             _bulk => pair.bulk(BULK),
-        };
+        });
         nanos.inspect_err(|why| wrong = Some(why.clone()))
     })?;
     wrong.map_or(Ok(measured), Err)

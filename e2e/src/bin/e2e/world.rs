@@ -3,11 +3,18 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tensorpool_cluster::{Cluster, Options, Progress};
 
 use crate::arguments::Arguments;
 
+/// How long anything may take that ends by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_millis(200);
 /// Pages of 2 MiB: the chart's default pool, 96 for the suites' classes, and something for mistakes.
 const HUGEPAGES: u64 = 400;
 
@@ -104,6 +111,15 @@ impl World {
         said(self.cluster.command("helm").args(arguments))
     }
 
+    /// Applies these objects.
+    pub(crate) fn apply(&self, objects: &[Value]) -> Result<(), String> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        std::fs::write(file.path(), list.to_string()).map_err(|error| error.to_string())?;
+        let path = file.path().display().to_string();
+        self.kubectl(&["apply", "--filename", &path]).map(drop)
+    }
+
     /// What any program prints that runs inside.
     pub(crate) fn inside(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         said(self.cluster.command(program).args(arguments))
@@ -163,6 +179,28 @@ impl World {
             match self.kubectl(look) {
                 Ok(said) | Err(said) => println!("{said}"),
             }
+        }
+    }
+}
+
+/// Looks until there is something. What was last said where there is nothing within [`PATIENCE`].
+pub(crate) fn until<T>(look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    until_within(PATIENCE, look)
+}
+
+/// As [`until`], within another time.
+pub(crate) fn until_within<T>(
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(why) if Instant::now() >= deadline => {
+                return Err(format!("not within {} s: {why}", limit.as_secs()));
+            }
+            Err(_) => thread::sleep(PERIOD),
         }
     }
 }

@@ -3,9 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-use super::pairs::{Pair, apply};
-use super::until;
-use crate::world::World;
+use super::pairs::Pair;
+use crate::world::{World, until};
 
 const LOCKED: Pair = Pair {
     name: "locked",
@@ -17,7 +16,7 @@ const LOCKED: Pair = Pair {
 
 /// Begins: image and volumes come while other steps go on.
 pub(super) fn begin(world: &World) -> Result<(), String> {
-    apply(world, &LOCKED.objects())
+    world.apply(&LOCKED.objects())
 }
 
 /// With every file of the first epoch locked, two producers after the first get epochs of their own, the
@@ -35,7 +34,7 @@ pub(super) fn harms_nobody(world: &World) -> Result<(), String> {
     let changed = (1..=2).try_for_each(|changes| {
         let gone = ["delete", "pod", "producer", "--now", "--namespace", name];
         world.kubectl(&gone)?;
-        apply(world, &[LOCKED.producer()])?;
+        world.apply(&[LOCKED.producer()])?;
         until(|| {
             let said = seen()?;
             let resumed = said.lines().filter(|line| line.contains("resumed after"));

@@ -60,7 +60,7 @@ fn pairs(world: &World) -> Result<Vec<Pair>, String> {
 /// Begins: their images and volumes come while other steps go on.
 pub(super) fn begin(world: &World) -> Result<(), String> {
     for pair in pairs(world)? {
-        apply(world, &pair.objects())?;
+        world.apply(&pair.objects())?;
     }
     Ok(())
 }
@@ -101,15 +101,6 @@ pub(super) fn end(world: &World) -> Result<(), String> {
         world.kubectl(&delete)?;
     }
     Ok(())
-}
-
-/// Applies these objects.
-pub(super) fn apply(world: &World, objects: &[Value]) -> Result<(), String> {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-    std::fs::write(file.path(), list.to_string()).map_err(|error| error.to_string())?;
-    let path = file.path().display().to_string();
-    world.kubectl(&["apply", "--filename", &path]).map(drop)
 }
 
 impl Pair {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CAMERA, CONSUME, GUEST, Refused, STRANGERS, pairs, pod, until};
-use crate::world::World;
+use super::{CAMERA, CONSUME, GUEST, Refused, STRANGERS, pod};
+use crate::world::{World, until};
 
 /// What a permission that went may still be good for, for new pods.
 const ALLOWED_FOR: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ pub(super) fn ends_leases(world: &World) -> Result<(), String> {
         attributes: &[CAMERA, CONSUME],
         words: WORDS,
     };
-    pairs::apply(world, &[pod(&late)])?;
+    world.apply(&[pod(&late)])?;
     let events = "--field-selector=involvedObject.name=late-guest,reason=FailedMount";
     until(|| {
         let said = world.kubectl(&["get", "events", "--namespace", STRANGERS, events])?;

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    FIRST, NAMESPACE, PATIENCE, SECOND, World, apply, apply_manifest, both, field, here, kill, pod,
-    signal, stream, until, untouched,
+    FIRST, NAMESPACE, SECOND, apply_manifest, both, field, here, kill, pod, signal, stream,
+    untouched,
 };
+use crate::world::{World, until, until_within};
 
 const READY: &str = "--for=condition=Ready";
 
@@ -23,7 +24,7 @@ pub(super) fn kubelet(world: &World) -> Result<(), String> {
     kill(world, KUBELET)?;
     // A volume is mounted again by a kubelet and a driver that know each other.
     let watch = ["/exchange", "watch", "witness"];
-    apply(world, &[pod("late", "consumer", &watch, "witness")])?;
+    world.apply(&[pod("late", "consumer", &watch, "witness")])?;
     here(world, &["wait", READY, "pod/late", "--timeout=60s"])?;
     FIRST.noticed_nothing(world, &witness)?;
     let mounted = ["pod", "second", "--namespace", NAMESPACE];
@@ -44,7 +45,7 @@ pub(super) fn api_server(world: &World) -> Result<(), String> {
     untouched(world, || {
         signal(world, "STOP", API_SERVER)?;
         let began = Instant::now();
-        let seen = until(AWAY * 2, || match began.elapsed() {
+        let seen = until_within(AWAY * 2, || match began.elapsed() {
             passed if passed >= AWAY => Ok(()),
             passed => Err(format!("{} s", passed.as_secs())),
         });
@@ -53,7 +54,7 @@ pub(super) fn api_server(world: &World) -> Result<(), String> {
     })?;
     // It takes an operator that leads and a driver that follows, and both have to be heard.
     let began = Instant::now();
-    apply(world, &[stream("after", 64, 4096, "Eager")])?;
+    world.apply(&[stream("after", 64, 4096, "Eager")])?;
     here(
         world,
         &["wait", READY, "tensorstream/after", "--timeout=60s"],
@@ -70,7 +71,7 @@ pub(super) fn node(world: &World) -> Result<(), String> {
     let before = uid(world)?;
     untouched(world, || {
         world.kubectl(&["delete", "node", "node"])?;
-        let gone = until(PATIENCE, || match uid(world) {
+        let gone = until(|| match uid(world) {
             Ok(_) => Err("the TensorPoolNode is there".to_owned()),
             Err(said) if said.contains("NotFound") => Ok(()),
             Err(said) => Err(said),
@@ -83,7 +84,7 @@ pub(super) fn node(world: &World) -> Result<(), String> {
         // Whatever was seen: without a Node its pods are collected after less than a minute.
         kill(world, KUBELET)?;
         meanwhile?;
-        until(PATIENCE, || {
+        until(|| {
             let now = uid(world)?;
             let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
             let streams = "{.status.streams[?(@.namespace==\"faults\")].name}";

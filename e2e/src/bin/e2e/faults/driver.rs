@@ -1,7 +1,8 @@
 //! The node driver and the media driver: killed, replaced, taken away.
 
-use super::{SYSTEM, World, both, interrupted, kill, operator, untouched};
+use super::{SYSTEM, both, interrupted, kill, operator, untouched};
 use crate::report::Report;
+use crate::world::World;
 
 /// How often the driver is killed.
 const KILLS: usize = 5;

@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    FIRST, NAMESPACE, PATIENCE, SECOND, World, apply, apply_manifest, field, here, pod, stream,
-    until, untouched,
-};
+use super::{FIRST, NAMESPACE, SECOND, apply_manifest, field, here, pod, stream, untouched};
+use crate::world::{World, until};
 
 /// Where somebody else holds huge pages.
 const HOLDER: &str = "/run/faults-holder";
@@ -50,7 +48,7 @@ pub(super) fn class(world: &World) -> Result<(), String> {
 fn condition(world: &World, name: &str, kind: &str, status: &str) -> Result<String, String> {
     let object = ["tensorstream", name, "--namespace", NAMESPACE];
     let of = |what: &str| format!("{{.status.conditions[?(@.type==\"{kind}\")].{what}}}");
-    until(PATIENCE, || {
+    until(|| {
         let found = field(world, &object, &of("status"))?;
         let message = field(world, &object, &of("message"))?;
         if found == status {
@@ -73,11 +71,8 @@ fn quota(streams: &str, consumers: &str) -> Value {
 /// Fewer are allowed than there are: they stay, and the next one waits.
 pub(super) fn quota_lowered(world: &World) -> Result<(), String> {
     untouched(world, || {
-        apply(world, &[quota("4", "8")])?;
-        apply(
-            world,
-            &[quota("1", "1"), stream("third", 64, 4096, "OnDemand")],
-        )?;
+        world.apply(&[quota("4", "8")])?;
+        world.apply(&[quota("1", "1"), stream("third", 64, 4096, "OnDemand")])?;
         let why = condition(world, "third", "Accepted", "False")?;
         println!("third: {why}");
         // An example that is not patient ends with what it was told.
@@ -87,8 +82,8 @@ pub(super) fn quota_lowered(world: &World) -> Result<(), String> {
             &["/consumer", "witness"],
             "witness",
         );
-        apply(world, &[consumer])?;
-        until(PATIENCE, || {
+        world.apply(&[consumer])?;
+        until(|| {
             let log = here(world, &["logs", "one-too-many"])?;
             match log.lines().find(|line| line.contains("faults/faults")) {
                 Some(refusal) => println!("one-too-many: {refusal}"),
@@ -96,7 +91,7 @@ pub(super) fn quota_lowered(world: &World) -> Result<(), String> {
             }
             Ok(())
         })?;
-        apply(world, &[quota("4", "8")])?;
+        world.apply(&[quota("4", "8")])?;
         condition(world, "third", "Accepted", "True").map(drop)
     })?;
     here(world, &["delete", "pod", "one-too-many", "--now"])?;
@@ -125,9 +120,9 @@ pub(super) fn huge_pages(world: &World) -> Result<(), String> {
 }
 
 fn exhausted(world: &World) -> Result<(), String> {
-    apply(world, &[stream("large", 64, 2 << 20, "Eager")])?;
+    world.apply(&[stream("large", 64, 2 << 20, "Eager")])?;
     let wanted = ["bytes needed", "bytes free", "held by", "faults/witness ("];
-    until(PATIENCE, || {
+    until(|| {
         let said = condition(world, "large", "Ready", "False")?;
         match wanted.iter().find(|words| !said.contains(*words)) {
             None => {
@@ -138,7 +133,7 @@ fn exhausted(world: &World) -> Result<(), String> {
         }
     })?;
     let available = "{.status.conditions[?(@.type==\"HugepagesAvailable\")].message}";
-    until(PATIENCE, || {
+    until(|| {
         let said = field(world, &["tensorpoolnode", "node"], available)?;
         if said.contains("other programs hold so many") {
             println!("node: {said}");

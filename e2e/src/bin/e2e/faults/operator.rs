@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, SYSTEM, World, apply, field, here, stream, until};
+use super::{SYSTEM, field, here, stream};
+use crate::world::{World, until, until_within};
 
 /// As long as a Lease of a leader lives that does not renew it, and something for who looks.
 const TAKEN_WITHIN: Duration = Duration::from_secs(25);
@@ -46,7 +47,7 @@ pub(super) fn stop(world: &World) -> Result<Stopped, String> {
 /// Another one leads by now, and does so still when the stopped one has found out.
 pub(super) fn go_on(world: &World, stopped: &Stopped) -> Result<(), String> {
     let left = TAKEN_WITHIN.saturating_sub(stopped.at.elapsed());
-    let other = until(left, || match leader(world)? {
+    let other = until_within(left, || match leader(world)? {
         other if other.is_empty() || other == stopped.pod => {
             Err(format!("{} has the Lease", stopped.pod))
         }
@@ -56,7 +57,7 @@ pub(super) fn go_on(world: &World, stopped: &Stopped) -> Result<(), String> {
     signal(world, &stopped.pod, "SIGCONT")?;
     let other = other?;
     println!("{other} leads");
-    until(PATIENCE, || match last_loss(world, &stopped.pod)? {
+    until(|| match last_loss(world, &stopped.pod)? {
         Some(line) if stopped.lost_before.as_ref() != Some(&line) => {
             println!("{} said: {line}", stopped.pod);
             Ok(())
@@ -84,7 +85,7 @@ pub(super) fn killed(world: &World) -> Result<(), String> {
     let pod = leader(world)?;
     signal(world, &pod, "SIGKILL")?;
     let began = Instant::now();
-    apply(world, &[stream("new", 64, 4096, "OnDemand")])?;
+    world.apply(&[stream("new", 64, 4096, "OnDemand")])?;
     let accepted = "--for=condition=Accepted";
     here(
         world,

@@ -1,8 +1,7 @@
 //! Memory of another size, as docs/kubernetes.md says it is done.
 
-use super::{
-    FIRST, PATIENCE, SYSTEM, Sight, World, apply_manifest, driver, field, interrupted, until,
-};
+use super::{FIRST, SYSTEM, Sight, apply_manifest, driver, field, interrupted};
+use crate::world::{World, until};
 
 /// Bytes of 1 MiB.
 const MIB: u64 = 1 << 20;
@@ -115,7 +114,7 @@ fn pending(world: &World, status: &str, words: &str) -> Result<String, String> {
         let path = format!("{{.status.conditions[?(@.type==\"PoolResizePending\")].{what}}}");
         field(world, &["tensorpoolnode", "node"], &path)
     };
-    until(PATIENCE, || {
+    until(|| {
         let (found, message) = (of("status")?, of("message")?);
         if found == status && message.contains(words) {
             return Ok(message);

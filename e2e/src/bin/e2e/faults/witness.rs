@@ -1,34 +1,11 @@
 //! Pods that watch a stream, and what they say.
 
-use std::time::{Duration, Instant};
-
-use crate::world::World;
+use crate::world::{World, until};
 
 /// The namespace of these pods.
 pub(super) const NAMESPACE: &str = "faults";
-/// How long anything may take that ends by itself.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// Time between two looks.
-const PERIOD: Duration = Duration::from_millis(200);
 /// Frames that show that they go on: less than a second of them.
 const SOME: u64 = 300;
-
-/// Looks until there is something. What was last said where there is nothing.
-pub(super) fn until<T>(
-    limit: Duration,
-    mut look: impl FnMut() -> Result<T, String>,
-) -> Result<T, String> {
-    let deadline = Instant::now() + limit;
-    loop {
-        match look() {
-            Ok(found) => return Ok(found),
-            Err(why) if Instant::now() >= deadline => {
-                return Err(format!("not within {} s: {why}", limit.as_secs()));
-            }
-            Err(_) => std::thread::sleep(PERIOD),
-        }
-    }
-}
 
 /// A pod that runs `exchange watch`.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +116,7 @@ impl Witness {
         before: &Sight,
         is_so: impl Fn(&Sight) -> bool,
     ) -> Result<Sight, String> {
-        until(PATIENCE, || {
+        until(|| {
             let log = self.log(world)?;
             let now = Sight::read(&log)?;
             if is_so(&now) && now.seen >= before.seen + SOME {

@@ -9,6 +9,8 @@ pub(crate) struct Pair {
     pub(crate) name: &'static str,
     pub(crate) ask: Peer,
     pub(crate) answer: Peer,
+    /// Turns until both have other memory.
+    pub(crate) left: u32,
 }
 
 impl Pair {
@@ -25,6 +27,16 @@ impl Pair {
     pub(crate) fn bulk(&mut self, frames: u32) -> Result<Vec<u64>, String> {
         let [nanos, _] = self.both(&format!("bulk {frames}"))?;
         Ok(nanos)
+    }
+
+    /// Both attach again, with other memory, where `turns` turns were made since the last time.
+    pub(crate) fn anew_after(&mut self, turns: u32) -> Result<(), String> {
+        if self.left == 0 {
+            self.both("anew")?;
+            self.left = turns;
+        }
+        self.left -= 1;
+        Ok(())
     }
 
     /// Both are there and heard. What a pod says before `kubectl attach` listens is in its log only.

@@ -65,6 +65,7 @@ pub(crate) fn with_both_pairs(
         name: "processes of the node",
         ask: on_node(0)?,
         answer: on_node(1)?,
+        left: 0,
     };
     let ready = ["wait", "--for=condition=Ready", "pods", "--all"];
     world.kubectl(&[&ready[..], &["--namespace", NAMESPACE, "--timeout=60s"]].concat())?;
@@ -78,6 +79,7 @@ pub(crate) fn with_both_pairs(
         name: "pods",
         ask: in_pod(0)?,
         answer: in_pod(1)?,
+        left: 0,
     };
     then(&mut [node, pods])
 }
