@@ -245,7 +245,7 @@ fn end_to_end(bench: &Bench<'_>) -> Result<Outcome, String> {
     if !e2e::is_root() && !bench.must_run_all {
         return Ok(Outcome::Skipped { tool: "root" });
     }
-    let steps = e2e::through(bench.workspace, &bench.target, &[])?;
+    let steps = e2e::through(bench.workspace, &bench.target)?;
     let steps = usize::try_from(steps).unwrap_or(usize::MAX);
     Ok(Outcome::checked(steps, "steps on a real Kubernetes"))
 }

@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// The directory whose `out` has the static programs for the images.
     #[arg(long = "static", hide = true)]
     pub(crate) statics: PathBuf,
+    /// Keep the images here, or take them from here where they are.
+    #[arg(long, hide = true)]
+    pub(crate) archives: Option<PathBuf>,
     /// The program `tensorpool-cluster`.
     #[arg(long, hide = true)]
     pub(crate) cluster: PathBuf,

@@ -1,55 +1,108 @@
 //! The images, from the repository's Dockerfile, without a registry and without a daemon.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::world::{World, said};
 
-/// Names, and where each is described: targets of the product's Dockerfile, and what test pods run.
-const IMAGES: [(&str, &str, Option<&str>); 4] = [
+/// An image: its name, and where it is described.
+type Image = (&'static str, &'static str, Option<&'static str>);
+
+/// Targets of the product's Dockerfile.
+const PRODUCT: [Image; 3] = [
     ("operator", "Dockerfile", Some("operator")),
     ("node-driver", "Dockerfile", Some("node-driver")),
     ("examples", "Dockerfile", Some("examples")),
-    ("probe", "e2e/probe.Dockerfile", None),
 ];
+/// What test pods run besides.
+const PROBE: Image = ("probe", "e2e/probe.Dockerfile", None);
 /// The repository that the chart looks in.
 const REPOSITORY: &str = "tensorpool.io";
 /// The chart's `appVersion`.
-const TAG: &str = env!("CARGO_PKG_VERSION");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Builds all images and makes them known to the node.
 pub(crate) fn build_and_load(world: &World) -> Result<(), String> {
-    let work = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
-    // The Dockerfile's first stage is replaced, so nothing of the context is copied.
-    let context = work.path().join("context");
-    std::fs::create_dir(&context)
-        .map_err(|error| format!("could not make {}: {error}", context.display()))?;
-    for (name, file, target) in IMAGES {
-        let image = format!("{REPOSITORY}/{name}:{TAG}");
-        let mut build = buildah(work.path());
+    let work = Work::new()?;
+    PRODUCT
+        .iter()
+        .chain([&PROBE])
+        .try_for_each(|image| work.load(world, image, VERSION))
+}
+
+/// Where buildah has its files for a while.
+struct Work(tempfile::TempDir);
+
+impl Work {
+    fn new() -> Result<Self, String> {
+        let work = tempfile::tempdir();
+        let work = work.map_err(|error| format!("no temporary directory: {error}"))?;
+        // The Dockerfile's first stage is replaced, so nothing of the context is copied.
+        make(&work.path().join("context"))?;
+        Ok(Self(work))
+    }
+
+    /// Makes one image known to the node. It is built unless it is kept from an earlier run.
+    fn load(&self, world: &World, image: &Image, version: &str) -> Result<(), String> {
+        let file = format!("{}-{version}.tar", image.0);
+        let archive = match &world.archives {
+            Some(kept) => {
+                make(kept)?;
+                kept.join(file)
+            }
+            None => self.0.path().join(file),
+        };
+        if archive.exists() {
+            println!("{}: built before", archive.display());
+        } else {
+            self.build(world, image, version, &archive)?;
+        }
+        world.load_images(&archive)
+    }
+
+    fn build(
+        &self,
+        world: &World,
+        (name, file, target): &Image,
+        version: &str,
+        archive: &Path,
+    ) -> Result<(), String> {
+        let image = format!("{REPOSITORY}/{name}:{version}");
+        let mut build = self.buildah();
         build.args(["bud", "--isolation", "chroot"]);
         build.args(target.map(|target| ["--target", target]).iter().flatten());
         build.arg("--build-context");
         build.arg(format!("build={}", world.statics.display()));
-        build.args(["--tag", &image, "--file"]);
-        build.arg(world.path(file)).arg(&context);
+        let label = format!("org.opencontainers.image.version={version}");
+        build.args(["--label", &label, "--tag", &image, "--file"]);
+        build
+            .arg(world.path(file))
+            .arg(self.0.path().join("context"));
         said(&mut build)?;
-        let archive = work.path().join(format!("{name}.tar"));
-        let mut push = buildah(work.path());
+        let unfinished = archive.with_extension("unfinished");
+        let mut push = self.buildah();
         push.args(["push", &image]);
-        push.arg(format!("docker-archive:{}:{image}", archive.display()));
+        push.arg(format!("docker-archive:{}:{image}", unfinished.display()));
         said(&mut push)?;
-        let bytes = std::fs::metadata(&archive).map_or(0, |file| file.len());
+        fs::rename(&unfinished, archive)
+            .map_err(|error| format!("could not keep {}: {error}", archive.display()))?;
+        let bytes = fs::metadata(archive).map_or(0, |file| file.len());
         println!("{image}: {} KiB", bytes / 1024);
-        world.load_images(&archive)?;
+        Ok(())
     }
-    Ok(())
+
+    fn buildah(&self) -> Command {
+        let work = self.0.path();
+        let mut buildah = Command::new("buildah");
+        buildah.args(["--storage-driver", "vfs", "--root"]);
+        buildah.arg(work.join("images"));
+        buildah.arg("--runroot").arg(work.join("run"));
+        buildah
+    }
 }
 
-fn buildah(work: &Path) -> Command {
-    let mut buildah = Command::new("buildah");
-    buildah.args(["--storage-driver", "vfs", "--root"]);
-    buildah.arg(work.join("images"));
-    buildah.arg("--runroot").arg(work.join("run"));
-    buildah
+fn make(directory: &Path) -> Result<(), String> {
+    fs::create_dir_all(directory)
+        .map_err(|error| format!("could not make {}: {error}", directory.display()))
 }

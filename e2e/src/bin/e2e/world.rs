@@ -25,6 +25,8 @@ pub(crate) struct World {
     root: PathBuf,
     /// The Dockerfile's first stage: its directory `out` has the static programs for the images.
     pub(crate) statics: PathBuf,
+    /// Where images are kept for further runs.
+    pub(crate) archives: Option<PathBuf>,
     /// The program `tensorpool-cluster`.
     program: PathBuf,
     name: String,
@@ -63,6 +65,7 @@ impl World {
         Self {
             root: arguments.root.clone(),
             statics: arguments.statics.clone(),
+            archives: arguments.archives.clone(),
             program: arguments.cluster.clone(),
             name: arguments.name.clone(),
             is_strict: arguments.strict,
