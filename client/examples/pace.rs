@@ -8,8 +8,11 @@
 //! - `bulk N`: N large frames, 8 of them at most written and not yet compared; `ask` says the nanoseconds
 //!   of all.
 //! - `lost`: the frames that did not arrive since the beginning.
+//! - `anew`: leaves all three streams and attaches again, with other buffers: which physical pages memory
+//!   has decides how long a large copy takes, so one placement says little.
 //!
 //! An order is obeyed once the process is attached: an answer of both to `lost` says that frames may begin.
+use std::collections::VecDeque;
 use std::io::{self, BufRead};
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,8 @@ const LARGE: usize = 1 << 20;
 const OUTSTANDING: u64 = 8;
 /// Large frames are so many different ones, more than `bulk` has slots.
 const SHIFTS: u64 = 64;
+/// Buffers of so many placements are kept.
+const FORMER: usize = 8;
 /// The streams, the driver and the other process may need their time at first.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A frame that takes longer is lost.
@@ -32,18 +37,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn main() -> Result<(), Report> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut side = match words[..] {
-        ["ask", core] => Side::new(core.parse()?, "there", "back", |client| {
-            producer(client, "bulk").map(|bulk| Bulk::Out(bulk.into()))
-        })?,
-        ["answer", core] => Side::new(core.parse()?, "back", "there", |client| {
-            consumer(client, "bulk").map(|bulk| Bulk::In(bulk.into()))
-        })?,
+    let (core, role) = match words[..] {
+        ["ask", core] => (core, Role::Ask),
+        ["answer", core] => (core, Role::Answer),
         _ => {
             eprintln!("usage: pace ask CORE | pace answer CORE");
             std::process::exit(2)
         }
     };
+    let mut cores = CpuSet::new();
+    cores.set(core.parse()?);
+    // Before the client has its thread, which inherits the core.
+    sched_setaffinity(None, &cores)?;
+    let mut side = Side::new(role)?;
     for order in io::stdin().lock().lines() {
         let order = order?;
         let words: Vec<&str> = order.split_whitespace().collect();
@@ -51,6 +57,10 @@ fn main() -> Result<(), Report> {
             ["trips", count] => side.trips(count.parse()?)?,
             ["bulk", count] => side.bulk(count.parse()?)?,
             ["lost"] => vec![side.lost()],
+            ["anew"] => {
+                side = side.anew()?;
+                Vec::new()
+            }
             _ => return Err(io::Error::other(format!("there is no order `{order}`")).into()),
         };
         let said: Vec<String> = said.iter().map(u64::to_string).collect();
@@ -59,8 +69,16 @@ fn main() -> Result<(), Report> {
     Ok(())
 }
 
-/// One of the two processes.
+/// Which of the two processes this is.
+#[derive(Clone, Copy)]
+enum Role {
+    Ask,
+    Answer,
+}
+
+/// What it has.
 struct Side {
+    role: Role,
     producer: Producer,
     consumer: Consumer,
     bulk: Bulk,
@@ -71,6 +89,10 @@ struct Side {
     copy: Vec<u8>,
     /// Of the next frame of `there` and `back`, and of the next one of `bulk`.
     numbers: [u64; 2],
+    /// Frames that did not arrive before it attached anew.
+    lost_before: u64,
+    /// Buffers of before: the kernel would give the same pages again.
+    former: VecDeque<[Vec<u8>; 2]>,
 }
 
 enum Bulk {
@@ -79,27 +101,47 @@ enum Bulk {
 }
 
 impl Side {
-    fn new(
-        core: usize,
-        send: &str,
-        receive: &str,
-        bulk: impl FnOnce(&Client) -> Result<Bulk, Report>,
-    ) -> Result<Self, Report> {
-        let mut cores = CpuSet::new();
-        cores.set(core);
-        // Before the client has its thread, which inherits the core.
-        sched_setaffinity(None, &cores)?;
-        let client = Client::new(ClientOptions::default())?;
+    fn new(role: Role) -> Result<Self, Report> {
+        let client = &Client::new(ClientOptions::default())?;
         let longest = LARGE + usize::try_from(SHIFTS)? * SMALL;
+        let (send, receive, bulk) = match role {
+            Role::Ask => {
+                let bulk = Bulk::Out(producer(client, "bulk")?.into());
+                ("there", "back", bulk)
+            }
+            Role::Answer => {
+                let bulk = Bulk::In(consumer(client, "bulk")?.into());
+                ("back", "there", bulk)
+            }
+        };
         Ok(Self {
-            producer: producer(&client, send)?,
-            consumer: consumer(&client, receive)?,
-            bulk: bulk(&client)?,
+            role,
+            producer: producer(client, send)?,
+            consumer: consumer(client, receive)?,
+            bulk,
             small: TensorSpec::bytes(SMALL)?,
             large: TensorSpec::bytes(LARGE)?,
             pattern: (0..).flat_map(small_frame).take(longest).collect(),
             copy: vec![0; LARGE],
             numbers: [0; 2],
+            lost_before: 0,
+            former: VecDeque::new(),
+        })
+    }
+
+    fn anew(mut self) -> Result<Self, Report> {
+        let lost_before = self.lost();
+        // A stream has one producer: this one makes room.
+        drop((self.producer, self.consumer, self.bulk));
+        self.former.push_back([self.pattern, self.copy]);
+        if self.former.len() > FORMER {
+            self.former.pop_front();
+        }
+        Ok(Self {
+            numbers: self.numbers,
+            lost_before,
+            former: self.former,
+            ..Self::new(self.role)?
         })
     }
 
@@ -166,10 +208,11 @@ impl Side {
                 .map(|(_, count)| count)
                 .sum::<u64>()
         };
-        match &self.bulk {
+        let now = match &self.bulk {
             Bulk::Out(_) => of(&self.consumer),
             Bulk::In(bulk) => of(&self.consumer) + of(bulk),
-        }
+        };
+        self.lost_before + now
     }
 
     fn send(&mut self) -> Result<(), Report> {
