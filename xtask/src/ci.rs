@@ -4,7 +4,9 @@
 //! `--strict`.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::gates::{self, Gate, Outcome};
@@ -24,7 +26,7 @@ pub(crate) struct Bench<'a> {
     /// Whether this is a machine on which every test must run.
     pub(crate) must_run_all: bool,
     /// Huge pages for the tests, or why there are none.
-    pub(crate) hugepages: Result<Hugepages, String>,
+    pub(crate) hugepages: &'a Result<Hugepages, String>,
 }
 
 /// How one gate ended.
@@ -90,20 +92,74 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
     let started = Instant::now();
     let tools = setup::run(workspace)?;
     let directory = BuildDirectory::take(workspace)?;
+    let hugepages = Hugepages::reserve(workspace);
     let bench = Bench {
         workspace,
         target: directory.path.clone(),
         tools,
         must_run_all: variable_is("CI", "true") || variable_is("TENSORPOOL_CI", "1"),
-        hugepages: Hugepages::reserve(workspace),
+        hugepages: &hugepages,
     };
-    let rows: Vec<Row> = gates.iter().map(|gate| run_gate(gate, &bench)).collect();
-    drop(bench);
+    // Who names gates wants to see them one after the other.
+    let beside = |gate: &&Gate| names.is_empty() && gate.beside;
+    let (beside, front): (Vec<&Gate>, Vec<&Gate>) = gates.into_iter().partition(beside);
+    let mut rows = run_all(&front, &beside, &bench)?;
+    drop(hugepages);
+    let place = |row: &Row| gates::ALL.iter().position(|gate| gate.name == row.gate);
+    rows.sort_by_key(place);
     println!("\ngate                   count    time  what");
     for row in &rows {
         row.print(strict);
     }
     finish(&rows, strict, started.elapsed())
+}
+
+/// Runs `front` one after the other, aloud, and meanwhile `beside`, whose words come when both are done.
+fn run_all(front: &[&Gate], beside: &[&Gate], bench: &Bench<'_>) -> Result<Vec<Row>, String> {
+    if beside.is_empty() {
+        return Ok(front.iter().map(|gate| run_gate(gate, bench)).collect());
+    }
+    let path = bench.workspace.root.join("target/ci-beside.log");
+    let log =
+        new_log(&path).map_err(|error| format!("could not write {}: {error}", path.display()))?;
+    let workspace = bench.workspace.beside(log);
+    let quiet = Bench {
+        workspace: &workspace,
+        target: bench.target.clone(),
+        ..*bench
+    };
+    let ended = thread::scope(|scope| {
+        let names: Vec<&str> = beside.iter().map(|gate| gate.name).collect();
+        println!(
+            "beside the other gates, into {}: {}",
+            path.display(),
+            names.join(", ")
+        );
+        let others = scope.spawn(|| beside.iter().map(|gate| run_gate(gate, &quiet)).collect());
+        let rows: Vec<Row> = front.iter().map(|gate| run_gate(gate, bench)).collect();
+        if !others.is_finished() {
+            println!("\nwaiting for the gates beside: {}", path.display());
+        }
+        others.join().map(|others: Vec<Row>| (rows, others))
+    });
+    let said = fs::read_to_string(&path);
+    print!(
+        "{}",
+        said.unwrap_or_else(|error| format!("{}: {error}\n", path.display()))
+    );
+    let (mut rows, others) =
+        ended.map_err(|_| "a gate panicked; its words are above".to_owned())?;
+    rows.extend(others);
+    Ok(rows)
+}
+
+/// Empty, and appended to by all who have it.
+fn new_log(path: &Path) -> std::io::Result<File> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    File::create(path)?;
+    File::options().append(true).open(path)
 }
 
 fn chosen(names: &[&String]) -> Result<Vec<&'static Gate>, String> {
@@ -119,7 +175,9 @@ fn chosen(names: &[&String]) -> Result<Vec<&'static Gate>, String> {
 }
 
 fn run_gate(gate: &Gate, bench: &Bench<'_>) -> Row {
-    println!("\n== {}: {}", gate.name, gate.what);
+    bench
+        .workspace
+        .say(&format!("\n== {}: {}", gate.name, gate.what));
     let started = Instant::now();
     let outcome = (gate.run)(bench);
     Row {

@@ -1,5 +1,6 @@
 //! Running other programs: what they print is shown as it comes, and kept where a gate counts it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -38,18 +39,39 @@ pub(crate) enum Show {
 
 /// Runs `command` to its end, showing and keeping what it prints.
 pub(crate) fn run(command: &mut Command, show: Show) -> Result<Finished, String> {
-    let name = describe(command);
     let errors = match show {
         Show::All | Show::Errors => Stdio::inherit(),
         Show::Nothing => Stdio::null(),
     };
+    follow(command, show, errors, std::io::stdout())
+}
+
+/// The same, but what would be shown is written to `log`.
+pub(crate) fn run_into(command: &mut Command, show: Show, log: &File) -> Result<Finished, String> {
+    let errors = match show {
+        Show::All | Show::Errors => log
+            .try_clone()
+            .map(Stdio::from)
+            .map_err(|error| format!("no second handle of a log: {error}"))?,
+        Show::Nothing => Stdio::null(),
+    };
+    follow(command, show, errors, log)
+}
+
+fn follow(
+    command: &mut Command,
+    show: Show,
+    errors: Stdio,
+    shown: impl Write,
+) -> Result<Finished, String> {
+    let name = describe(command);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(errors)
         .spawn()
         .map_err(|error| format!("could not start {name}: {error}"))?;
-    let stdout = keep(child.stdout.take(), std::io::stdout(), show == Show::All);
+    let stdout = keep(child.stdout.take(), shown, show == Show::All);
     let status = child
         .wait()
         .map_err(|error| format!("could not wait for {name}: {error}"))?;

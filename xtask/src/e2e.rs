@@ -185,7 +185,6 @@ impl Built {
 }
 
 fn build(workspace: &Workspace, target: &Path) -> Result<Built, String> {
-    println!("building static programs for the images (the first time this takes some minutes)");
     let statics = build_static(workspace, target)?;
     build_programs(workspace, target)?;
     let programs = target.join("debug");
@@ -220,8 +219,19 @@ fn follow(mut e2e: Command) -> Result<u64, String> {
         .ok_or_else(|| format!("the end-to-end run ended with `{last}`, not with a summary"))
 }
 
+/// [`build_static`] alone. How many programs there are.
+pub(crate) fn build_programs_of_images(
+    workspace: &Workspace,
+    target: &Path,
+) -> Result<usize, String> {
+    build_static(workspace, target)?;
+    Ok(STATIC.iter().map(|compiled| compiled.programs.len()).sum())
+}
+
 /// Compiles what the images hold, and puts it where the Dockerfile's first stage would.
 fn build_static(workspace: &Workspace, target: &Path) -> Result<PathBuf, String> {
+    workspace
+        .say("building static programs for the images (the first time this takes some minutes)");
     let stage = target.join("images");
     let out = stage.join("out");
     fs::create_dir_all(&out)
@@ -238,7 +248,7 @@ fn build_static(workspace: &Workspace, target: &Path) -> Result<PathBuf, String>
         // Symbols are for people; the images have none.
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "true");
         let what = format!("the static {}", compiled.packages.join(" and "));
-        command::run(&mut cargo, Show::All)?.success(&what)?;
+        workspace.run(&mut cargo, Show::All)?.success(&what)?;
         let built = target.join(compiled.libc.target()).join("release");
         let into = out.join(compiled.into);
         fs::create_dir_all(&into)

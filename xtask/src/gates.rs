@@ -14,6 +14,9 @@ mod dependencies;
 mod models;
 mod tests;
 
+/// What is missing where static programs cannot be built.
+const MUSL: &str = "rustup target x86_64-unknown-linux-musl";
+
 /// One gate.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -21,6 +24,8 @@ pub(crate) struct Gate {
     pub(crate) name: &'static str,
     /// What it shows.
     pub(crate) what: &'static str,
+    /// Only computes: where all gates run, it runs beside the others, which wait more than they work.
+    pub(crate) beside: bool,
     /// Does it.
     pub(crate) run: fn(&Bench<'_>) -> Result<Outcome, String>,
 }
@@ -75,81 +80,103 @@ pub(crate) const ALL: &[Gate] = &[
     Gate {
         name: "fmt",
         what: "every Rust file is formatted",
+        beside: false,
         run: format,
     },
     Gate {
         name: "deny",
         what: "bans, licences and sources of all dependencies",
+        beside: false,
         run: dependencies::deny,
     },
     Gate {
         name: "dependencies",
         what: "the client without Aeron needs no C toolchain and few crates",
+        beside: false,
         run: dependencies::client,
     },
     Gate {
         name: "codegen",
         what: "the golden vectors are those of the independent codec",
+        beside: false,
         run: golden,
     },
     Gate {
         name: "crds",
         what: "the chart's definitions and the API reference are those of the types",
+        beside: false,
         run: definitions,
     },
     Gate {
         name: "spec",
         what: "no requirement loses its code or its test",
+        beside: false,
         run: requirements,
     },
     Gate {
         name: "clippy",
         what: "all crates, targets and features, without a warning",
+        beside: false,
         run: clippy,
+    },
+    Gate {
+        name: "images",
+        what: "the static programs that go into the images are built",
+        beside: true,
+        run: image_programs,
     },
     Gate {
         name: "rustdoc",
         what: "the documentation builds without a warning",
+        beside: true,
         run: rustdoc,
     },
     Gate {
         name: "cluster",
         what: "the programs of a Kubernetes cluster are built, for the tests that start one",
+        beside: false,
         run: cluster_programs,
     },
     Gate {
         name: "tests",
         what: "all tests of all crates with all features",
+        beside: false,
         run: tests::nextest,
     },
     Gate {
         name: "doctests",
         what: "the examples in the documentation",
+        beside: false,
         run: tests::doctests,
     },
     Gate {
         name: "client-alone",
         what: "the client's tests without any feature",
+        beside: false,
         run: tests::client_alone,
     },
     Gate {
         name: "loom",
         what: "all interleavings of the lock-free code",
+        beside: true,
         run: models::loom,
     },
     Gate {
         name: "miri",
         what: "undefined behaviour in shm and wire",
+        beside: true,
         run: models::miri,
     },
     Gate {
         name: "musl",
         what: "the client without Aeron for a static target",
+        beside: true,
         run: dependencies::musl,
     },
     Gate {
         name: "e2e",
         what: "images, charts and pods on a real Kubernetes",
+        beside: false,
         run: end_to_end,
     },
 ];
@@ -191,7 +218,10 @@ fn rustdoc(bench: &Bench<'_>) -> Result<Outcome, String> {
     cargo.args(["--document-private-items", "--message-format"]);
     cargo.arg("json-render-diagnostics");
     cargo.env("RUSTDOCFLAGS", "-D warnings");
-    let done = command::run(&mut cargo, Show::Errors)?.success("cargo doc")?;
+    let done = bench
+        .workspace
+        .run(&mut cargo, Show::Errors)?
+        .success("cargo doc")?;
     Ok(Outcome::checked(
         own_artifacts(&done.stdout).len(),
         "targets of this workspace",
@@ -232,15 +262,25 @@ fn cluster_programs(bench: &Bench<'_>) -> Result<Outcome, String> {
     Ok(Outcome::checked(built, "programs of a cluster"))
 }
 
+/// What [`end_to_end`] would build first.
+fn image_programs(bench: &Bench<'_>) -> Result<Outcome, String> {
+    if !bench.tools.musl {
+        return Ok(Outcome::Skipped { tool: MUSL });
+    }
+    if !bench.tools.cmake {
+        return Ok(Outcome::Skipped { tool: "cmake" });
+    }
+    let built = e2e::build_programs_of_images(bench.workspace, &bench.target)?;
+    Ok(Outcome::checked(built, "static programs"))
+}
+
 /// Not run for people who are not root; where every test must run, that is an error of sudo.
 fn end_to_end(bench: &Bench<'_>) -> Result<Outcome, String> {
     if !bench.tools.go {
         return Ok(Outcome::Skipped { tool: "go" });
     }
     if !bench.tools.musl {
-        return Ok(Outcome::Skipped {
-            tool: "rustup target x86_64-unknown-linux-musl",
-        });
+        return Ok(Outcome::Skipped { tool: MUSL });
     }
     if !e2e::is_root() && !bench.must_run_all {
         return Ok(Outcome::Skipped { tool: "root" });

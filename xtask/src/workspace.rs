@@ -3,10 +3,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command;
+use crate::command::{self, Finished, Show};
 
 /// Environment variables that `cargo run` sets for us and that must not leak into the commands we
 /// start: build scripts that watch them would run again for nothing.
@@ -25,6 +26,8 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// `${XDG_CACHE_HOME:-~/.cache}/tensorpool`, for what is slow to make.
     pub(crate) cache: PathBuf,
+    /// For work beside other work: where everything goes that would be shown.
+    beside: Option<File>,
 }
 
 impl Workspace {
@@ -38,6 +41,39 @@ impl Workspace {
         Self {
             root,
             cache: cache_home().join("tensorpool"),
+            beside: None,
+        }
+    }
+
+    /// The same for work beside other work: its commands get what others leave of the processors, and
+    /// what would be shown goes to `log`.
+    pub(crate) fn beside(&self, log: File) -> Self {
+        Self {
+            root: self.root.clone(),
+            cache: self.cache.clone(),
+            beside: Some(log),
+        }
+    }
+
+    /// Runs one of our commands to its end, showing and keeping what it prints.
+    pub(crate) fn run(&self, command: &mut Command, show: Show) -> Result<Finished, String> {
+        match &self.beside {
+            None => command::run(command, show),
+            Some(log) => command::run_into(command, show, log),
+        }
+    }
+
+    /// Shows a line.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.beside {
+            None => println!("{line}"),
+            Some(log) => {
+                let mut log: &File = log;
+                // The log is for people; what a gate found is in its row.
+                if let Err(error) = writeln!(log, "{line}") {
+                    eprintln!("{line} (not in the log: {error})");
+                }
+            }
         }
     }
 
@@ -49,7 +85,13 @@ impl Workspace {
 
     /// Any command in the workspace, with the tools that `setup` installed on its path.
     pub(crate) fn command(&self, program: impl Into<OsString>, target: &Path) -> Command {
-        let mut command = Command::new(program.into());
+        let mut command = if self.beside.is_some() && has_chrt() {
+            let mut idle = Command::new("chrt");
+            idle.args(["--idle", "0"]).arg(program.into());
+            idle
+        } else {
+            Command::new(program.into())
+        };
         command
             .current_dir(&self.root)
             .env("PATH", self.path())
@@ -144,6 +186,11 @@ impl BuildDirectory {
             _lock: Some(lock),
         })
     }
+}
+
+/// Of util-linux: runs a program when no other wants to run.
+fn has_chrt() -> bool {
+    command::output_of(Command::new("chrt").arg("--version")).is_some()
 }
 
 fn lock(path: &Path) -> Result<File, String> {

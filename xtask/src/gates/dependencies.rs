@@ -66,9 +66,7 @@ pub(super) fn client(bench: &Bench<'_>) -> Result<Outcome, String> {
 
 pub(super) fn musl(bench: &Bench<'_>) -> Result<Outcome, String> {
     if !bench.tools.musl {
-        return Ok(Outcome::Skipped {
-            tool: "rustup target x86_64-unknown-linux-musl",
-        });
+        return Ok(Outcome::Skipped { tool: super::MUSL });
     }
     let mut cargo = bench.workspace.cargo(&bench.target);
     cargo.args(["build", "--locked", "--package", "tensorpool-client"]);
@@ -78,7 +76,10 @@ pub(super) fn musl(bench: &Bench<'_>) -> Result<Outcome, String> {
     // the crate itself has no C in it (gate `dependencies`).
     cargo.env("CC_x86_64_unknown_linux_musl", "cc");
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    let done = command::run(&mut cargo, Show::Errors)?.success("the static build")?;
+    let done = bench
+        .workspace
+        .run(&mut cargo, Show::Errors)?
+        .success("the static build")?;
     Ok(Outcome::checked(
         super::own_artifacts(&done.stdout).len(),
         "targets of this workspace",

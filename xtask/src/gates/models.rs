@@ -5,7 +5,7 @@ use std::thread;
 use super::Outcome;
 use super::tests::{Totals, totals};
 use crate::ci::Bench;
-use crate::command::{self, Show};
+use crate::command::Show;
 
 /// Runs the loom models of every crate that has some, in a build directory of their own: the flag
 /// changes every crate.
@@ -28,7 +28,10 @@ pub(super) fn loom(bench: &Bench<'_>) -> Result<Outcome, String> {
         ]);
         cargo.env("RUSTFLAGS", "--cfg loom");
         cargo.env("LOOM_MAX_PREEMPTIONS", "3");
-        let done = command::run(&mut cargo, Show::All)?.success("loom")?;
+        let done = bench
+            .workspace
+            .run(&mut cargo, Show::All)?
+            .success("loom")?;
         all = all.plus(totals(&done.stdout));
     }
     Ok(Outcome::tested(
@@ -112,7 +115,10 @@ fn interpret(bench: &Bench<'_>, run: &Interpreted) -> Result<Totals, String> {
     );
     cargo.env("PROPTEST_CASES", "2");
     cargo.env_remove("RUSTUP_TOOLCHAIN");
-    let done = command::run(&mut cargo, Show::All)?.success("Miri")?;
+    let done = bench
+        .workspace
+        .run(&mut cargo, Show::All)?
+        .success("Miri")?;
     Ok(totals(&done.stdout))
 }
 

@@ -50,8 +50,8 @@ pub(super) fn nextest(bench: &Bench<'_>) -> Result<Outcome, String> {
         "--all-features",
     ]);
     cargo.args(["--profile", "ci"]);
-    // One more than cores: many a test waits for a Kubernetes or a media driver most of its time.
-    let threads = thread::available_parallelism().map_or(1, NonZero::get) + 1;
+    // Two more than cores: many a test waits for a Kubernetes or a media driver most of its time.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get) + 2;
     cargo.args(["--test-threads", &threads.to_string()]);
     environment(bench, &mut cargo);
     // Relative to the workspace, wherever the build directory is.
@@ -149,7 +149,7 @@ fn environment(bench: &Bench<'_>, command: &mut Command) {
     if bench.must_run_all {
         command.env("TENSORPOOL_CI", "1");
     }
-    match &bench.hugepages {
+    match bench.hugepages {
         Ok(hugepages) => {
             println!(
                 "huge pages: {} reserved for the tests, at {}",
