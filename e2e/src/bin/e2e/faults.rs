@@ -11,11 +11,13 @@ use crate::world::{World, until};
 
 use witness::{NAMESPACE, Sight, Witness};
 
+mod away;
 mod cluster;
 mod driver;
 mod objects;
 mod operator;
 mod size;
+mod upgrade;
 mod witness;
 
 /// The namespace of the release.
@@ -33,10 +35,9 @@ pub(crate) fn run(world: &World, report: &mut Report) {
     if begun.is_none() {
         return;
     }
-    report.step("the API server is away, and frames go on", || {
-        cluster::api_server(world)
-    });
+    away::run(world, report);
     driver::run(world, report);
+    upgrade::run(world, report);
     report.step(
         "kubelet is restarted, also while a RoleBinding is gone",
         || cluster::kubelet(world),

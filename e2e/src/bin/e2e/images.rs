@@ -20,7 +20,7 @@ const PROBE: Image = ("probe", "e2e/probe.Dockerfile", None);
 /// The repository that the chart looks in.
 const REPOSITORY: &str = "tensorpool.io";
 /// The chart's `appVersion`.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Builds all images and makes them known to the node.
 pub(crate) fn build_and_load(world: &World) -> Result<(), String> {
@@ -29,6 +29,14 @@ pub(crate) fn build_and_load(world: &World) -> Result<(), String> {
         .iter()
         .chain([&PROBE])
         .try_for_each(|image| work.load(world, image, VERSION))
+}
+
+/// The product's images as those of another version: the same programs under another tag, and with a label
+/// that says so, which makes them other images.
+pub(crate) fn build_and_load_as(world: &World, version: &str) -> Result<(), String> {
+    let work = Work::new()?;
+    let mut images = PRODUCT.iter();
+    images.try_for_each(|image| work.load(world, image, version))
 }
 
 /// Where buildah has its files for a while.

@@ -1,6 +1,6 @@
 //! The node driver and the media driver: killed, replaced, taken away.
 
-use super::{SYSTEM, both, interrupted, kill, operator, untouched};
+use super::{SYSTEM, both, interrupted, kill, operator};
 use crate::report::Report;
 use crate::world::World;
 
@@ -8,7 +8,7 @@ use crate::world::World;
 const KILLS: usize = 5;
 /// What the supervisor starts in the driver's container.
 const DRIVER: &str = "^/tensorpool-node-driver$";
-const MEDIA_DRIVER: &str = "^/tensorpool-node-driver media-driver ";
+pub(super) const MEDIA_DRIVER: &str = "^/tensorpool-node-driver media-driver ";
 const OF_DRIVER: &str = "--selector=app.kubernetes.io/component=node-driver";
 const DAEMON_SET: &str = "daemonset/tensorpool-node-driver-default";
 
@@ -17,10 +17,6 @@ pub(super) fn run(world: &World, report: &mut Report) {
     report.step(
         "the driver is killed five times under load, and consumers resume by themselves",
         || killed(world),
-    );
-    report.step(
-        "the media driver is killed, and pods on sockets notice nothing",
-        || untouched(world, || kill(world, MEDIA_DRIVER)),
     );
     report.step("the driver's pod is replaced", || replaced(world));
     if let Some(stopped) = stopped {
