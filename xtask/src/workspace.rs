@@ -95,7 +95,10 @@ impl Workspace {
         command
             .current_dir(&self.root)
             .env("PATH", self.path())
-            .env("CARGO_TARGET_DIR", target);
+            .env("CARGO_TARGET_DIR", target)
+            // What would be kept for the next change of this checkout costs time, and gigabytes in a
+            // directory that is shared by all checkouts.
+            .env("CARGO_INCREMENTAL", "0");
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("CARGO_PKG_") || CARGO_RUN_VARIABLES.contains(&text.as_ref()) {
