@@ -5,8 +5,8 @@
 //! 1 MiB. Every byte that arrives is compared.
 //!
 //! - `trips N`: N frames there, one by one, and one back for each; `ask` says the nanoseconds of each.
-//! - `bulk N`: N large frames, 8 of them at most written and not yet compared; `ask` says the nanoseconds
-//!   of all.
+//! - `bulk N`: N large frames, 8 of them at most written and not yet compared; `ask` says for each frame
+//!   the nanoseconds from the answer to the one before.
 //! - `lost`: the frames that did not arrive since the beginning.
 //! - `anew`: leaves all three streams and attaches again, with other buffers: which physical pages memory
 //!   has decides how long a large copy takes, so one placement says little.
@@ -166,10 +166,12 @@ impl Side {
         Ok(nanos)
     }
 
-    /// The nanoseconds from the first large frame to the answer to the last; nothing on the side that
-    /// answers.
+    /// The nanoseconds from answer to answer; nothing on the side that answers.
     fn bulk(&mut self, count: u64) -> Result<Vec<u64>, Report> {
-        let begun = Instant::now();
+        let mut answers = Answers {
+            nanos: Vec::with_capacity(usize::try_from(count)?),
+            last: Instant::now(),
+        };
         for sent in 0..count {
             let at = usize::try_from(self.numbers[1] % SHIFTS)? * SMALL;
             let frame = &self.pattern[at..at + LARGE];
@@ -177,7 +179,7 @@ impl Side {
                 Bulk::Out(producer) => {
                     producer.publish_tensor(&self.large, frame)?;
                     if sent + 1 >= OUTSTANDING {
-                        self.be_answered()?;
+                        self.be_answered(&mut answers)?;
                     }
                 }
                 Bulk::In(consumer) => {
@@ -189,15 +191,12 @@ impl Side {
             }
             self.numbers[1] += 1;
         }
-        match self.bulk {
-            Bulk::Out(_) => {
-                for _ in 0..count.min(OUTSTANDING - 1) {
-                    self.be_answered()?;
-                }
-                Ok(vec![u64::try_from(begun.elapsed().as_nanos())?])
+        if let Bulk::Out(_) = self.bulk {
+            for _ in 0..count.min(OUTSTANDING - 1) {
+                self.be_answered(&mut answers)?;
             }
-            Bulk::In(_) => Ok(Vec::new()),
         }
+        Ok(answers.nanos)
     }
 
     fn lost(&self) -> u64 {
@@ -227,11 +226,21 @@ impl Side {
         check(&copy, &small_frame(self.numbers[0]), self.numbers[0])
     }
 
-    fn be_answered(&mut self) -> Result<(), Report> {
+    fn be_answered(&mut self, answers: &mut Answers) -> Result<(), Report> {
         self.receive()?;
         self.numbers[0] += 1;
+        let now = Instant::now();
+        let nanos = now.duration_since(answers.last).as_nanos();
+        answers.nanos.push(u64::try_from(nanos)?);
+        answers.last = now;
         Ok(())
     }
+}
+
+/// When large frames were answered.
+struct Answers {
+    nanos: Vec<u64>,
+    last: Instant,
 }
 
 fn producer(client: &Client, stream: &str) -> Result<Producer, Report> {

@@ -33,8 +33,13 @@ const TURNS: u32 = 5;
 const TRIPS: usize = 3_000;
 /// So many of them come before those that are measured.
 const WARM_UP: usize = 1_000;
-/// Large frames of a turn. Few: a turn that another program interrupts says nothing.
-const BULK: u32 = 16;
+/// Large frames of a turn.
+const BULK: usize = 96;
+/// So many of them come before those that are measured: what brought the order to a pod, half a dozen
+/// processes with buffers between them, still has to do on the same cores when the first are on their way.
+const BULK_WARM_UP: usize = 32;
+/// Large frames that are one measurement: fewer than another program's turn would spoil.
+const GROUP: u16 = 8;
 /// The series: a host's turn and a pod's, of each kind.
 const SERIES: [&str; 4] = ["trips, node", "trips, pods", "bulk, node", "bulk, pods"];
 
@@ -89,7 +94,7 @@ fn turns(is_strict: bool, machine: &Machine, pairs: &mut [Pair; 2]) -> Result<Me
         let pair = &mut pairs[place % 2];
         let nanos = pair.anew_after(2 * TURNS).and_then(|()| match place {
             0 | 1 => pair.trips(TRIPS, WARM_UP),
-            _bulk => pair.bulk(BULK),
+            _bulk => pair.bulk(BULK, BULK_WARM_UP, GROUP.into()),
         });
         nanos.inspect_err(|why| wrong = Some(why.clone()))
     })?;
@@ -100,7 +105,7 @@ fn turns(is_strict: bool, machine: &Machine, pairs: &mut [Pair; 2]) -> Result<Me
 fn compare(is_strict: bool, measured: &Measured) -> Result<(), String> {
     let found = |place: usize| measured.series[place].1.as_ref();
     let mut slow = Vec::new();
-    for (kind, place) in [("round trip of 64 bytes", 0), ("16 frames of 1 MiB", 2)] {
+    for (kind, place) in [("round trip of 64 bytes", 0), ("8 frames of 1 MiB", 2)] {
         let (node, pods) = match (found(place), found(place + 1)) {
             (Ok(node), Ok(pods)) => (node, pods),
             (Err(why), _) | (_, Err(why)) => {
@@ -133,7 +138,7 @@ fn described(found: &Percentiles, place: usize) -> String {
     match place {
         0 => format!("p50 {p50:.0} ns, p99 {p99:.0} ns, p99.9 {p999:.0} ns"),
         _bulk => {
-            let bytes = f64::from(BULK) * 1_048_576.0;
+            let bytes = f64::from(GROUP) * 1_048_576.0;
             format!("p50 {:.2} GB/s, p99 {:.2} GB/s", bytes / p50, bytes / p99)
         }
     }

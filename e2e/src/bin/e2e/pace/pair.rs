@@ -23,10 +23,22 @@ impl Pair {
         }
     }
 
-    /// Nanoseconds of so many large frames.
-    pub(crate) fn bulk(&mut self, frames: u32) -> Result<Vec<u64>, String> {
+    /// Nanoseconds of large frames, `group` together, without those of the warm-up. Each is the time from
+    /// answer to answer, so that all but the first were under way together with others.
+    pub(crate) fn bulk(
+        &mut self,
+        frames: usize,
+        warm_up: usize,
+        group: usize,
+    ) -> Result<Vec<u64>, String> {
         let [nanos, _] = self.both(&format!("bulk {frames}"))?;
-        Ok(nanos)
+        match nanos.get(warm_up..) {
+            Some(measured) if nanos.len() == frames => {
+                let groups = measured.chunks_exact(group);
+                Ok(groups.map(|group| group.iter().sum()).collect())
+            }
+            Some(_) | None => Err(format!("{} frames were said, not {frames}", nanos.len())),
+        }
     }
 
     /// Both attach again, with other memory, where `turns` turns were made since the last time.
