@@ -2,7 +2,10 @@
 //! the same order, against private memory, and against the competitor. Also claim and commit alone.
 //!
 //! Which physical pages a file got decides by up to a third how fast copies into it are (both ours and
-//! the plain ones move together from run to run), so all memory is allocated anew several times.
+//! the plain ones move together from run to run), so all memory is allocated anew several times, while
+//! that of before is still there: the kernel would give the same pages again. And where the source begins
+//! in its page, beside where the slot begins in its own, decides by up to a fifth, for each kind at other
+//! places: so each placement has another source.
 //!
 //! Nobody consumes meanwhile: what is measured is the producer's time. A consumer that looks costs
 //! cache misses on the header lines only.
@@ -30,6 +33,10 @@ pub(crate) const SLOTS: u32 = 16;
 /// piece after the same number of other copies.
 const PIECES: usize = 8;
 
+/// Sources begin at places in a page that are so far apart: all of a page, once round.
+const STEP: usize = 176;
+const PAGE: usize = 4096;
+
 /// What the slots are on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
@@ -46,7 +53,7 @@ pub(crate) fn stream_name(len: usize) -> String {
 /// Copies of each kind for a size: about the same number of bytes for each.
 fn count(len: usize, quick: bool) -> usize {
     let bytes = if quick { 1 << 29 } else { 1 << 31 };
-    (bytes / len).clamp(64, 16_384)
+    (bytes / len).clamp(240, 16_384)
 }
 
 /// Ways to copy a frame that are compared.
@@ -70,7 +77,10 @@ const ORDERS: [[Kind; 4]; 2] = [
 
 /// Where each kind copies to.
 struct Copies {
+    len: usize,
     source: Vec<u8>,
+    /// Where in it a frame begins.
+    begin: usize,
     tensor: TensorSpec,
     producer: Producer,
     private: Vec<Vec<u8>>,
@@ -78,13 +88,15 @@ struct Copies {
 }
 
 impl Copies {
-    fn open(way: &Way, len: usize) -> Result<Self, String> {
+    fn open(way: &Way, len: usize, placement: usize) -> Result<Self, String> {
         Ok(Self {
-            source: vec![0x5a_u8; len],
+            len,
+            source: vec![0x5a_u8; len + PAGE],
+            begin: placement * STEP % PAGE,
             tensor: TensorSpec::bytes(len).map_err(|error| error.to_string())?,
             producer: connect::producer(way, &stream_name(len))?,
             private: vec![vec![1_u8; len]; PIECES],
-            rival: Rival::new(len)?,
+            rival: Rival::new(len, placement)?,
         })
     }
 
@@ -94,14 +106,15 @@ impl Copies {
         index: usize,
         histogram: &mut Histogram<u64>,
     ) -> Result<(), String> {
+        let source = &self.source[self.begin..][..self.len];
         match kind {
-            Kind::Ours => publish(&mut self.producer, &self.tensor, &self.source, histogram),
-            Kind::Bare => bare_copy(&mut self.producer, &self.tensor, &self.source, histogram),
-            Kind::Rival => self.rival.publish(&self.source, histogram),
+            Kind::Ours => publish(&mut self.producer, &self.tensor, source, histogram),
+            Kind::Bare => bare_copy(&mut self.producer, &self.tensor, source, histogram),
+            Kind::Rival => self.rival.publish(source, histogram),
             Kind::Private => {
                 let slot = &mut self.private[index % PIECES];
                 time(histogram, || {
-                    slot.copy_from_slice(std::hint::black_box(&self.source));
+                    slot.copy_from_slice(std::hint::black_box(source));
                     std::hint::black_box(&slot);
                     Ok(())
                 })
@@ -118,13 +131,17 @@ pub(crate) fn rows(
     quick: bool,
 ) -> Result<Vec<Row>, String> {
     let mut measured = Series::new()?;
-    for _ in 0..memory.placements {
-        let mut copies = Copies::open(way, len)?;
+    // Our own file of before stays as an epoch of the driver's.
+    let mut former = None;
+    for placement in 0..memory.placements {
+        let mut copies = Copies::open(way, len, placement)?;
         // Pages that were never touched are another matter.
         let mut first = Series::new()?;
         first.add(&mut copies, 2 * PIECES)?;
         measured.add(&mut copies, count(len, quick) / memory.placements)?;
+        former = Some((copies.private, copies.rival));
     }
+    drop(former);
     Ok(rows_of(&measured, name, memory.name))
 }
 
@@ -270,11 +287,15 @@ struct Rival {
 }
 
 impl Rival {
-    fn new(len: usize) -> Result<Self, String> {
+    fn new(len: usize, placement: usize) -> Result<Self, String> {
         let node = NodeBuilder::new()
             .create::<ipc::Service>()
             .map_err(|error| format!("no iceoryx2 node: {error}"))?;
-        let name = format!("tensorpool-bench/{}/copy-{len}", std::process::id());
+        // Another service each time: the former one's subscriber is still there.
+        let name = format!(
+            "tensorpool-bench/{}/copy-{len}-{placement}",
+            std::process::id()
+        );
         let name = ServiceName::new(&name).map_err(|error| format!("no name: {error}"))?;
         let service = node
             .service_builder(&name)
