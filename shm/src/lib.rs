@@ -43,6 +43,8 @@ mod pool;
 #[cfg(not(loom))]
 mod reader;
 #[cfg(not(loom))]
+mod reclaim;
+#[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod region;
 #[cfg(not(loom))]

@@ -9,12 +9,14 @@
 //! - `[shared]` the bytes belong to other processes too, so no `&[u8]` or `&mut [u8]` over them is
 //!   ever formed; `words` hands out atomics and raw pointers only.
 //!
+//! - `[no-memory]` a call that takes descriptors and numbers alone touches no memory of this process.
+//!
 //! A mapping is kept out of forked children (`MADV_DONTFORK`), so a child can neither write into its
 //! parent's stream nor keep its memory alive; [`ForkGuard`] tells a child that it is one.
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -214,6 +216,41 @@ impl Drop for Region {
         // the region, so none is left.
         let unmapped = unsafe { rustix::mm::munmap(self.address(), self.mapped) };
         debug_assert_eq!(unmapped, Ok(()), "a region's own range can be unmapped");
+    }
+}
+
+/// `F_SETSIG` of `fcntl`, the same on every architecture that Rust has: `libc` lacks it.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether anybody but the holder of this descriptor has the file open for longer than a call, or mapped: the
+/// kernel gives a lease for writing only to who is alone with a file. Opened for reading and writing by
+/// the file's owner.
+///
+/// # Errors
+/// The filesystem knows no leases, or the file is somebody else's.
+pub(crate) fn is_used_by_others(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // Who opens the file while the lease holds is made to wait, and we are signalled: with a signal that
+    // is ignored unless somebody wants it, instead of SIGIO, which ends a process.
+    // SAFETY: [no-memory] the command takes a number.
+    let set = unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: [no-memory] the command takes a number.
+    let taken = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    if taken != 0 {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(true),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: [no-memory] the command takes a number.
+    let given_back = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    if given_back == 0 {
+        Ok(false)
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

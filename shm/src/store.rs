@@ -22,6 +22,7 @@ use crate::directory::{
 };
 use crate::hugepage::{Backing, Filesystem};
 use crate::permissions::Permissions;
+use crate::reclaim::free_at_of;
 use crate::superblock::Creator;
 
 /// How a store is opened.
@@ -58,6 +59,8 @@ pub struct EpochDir {
     pub creator: Option<Creator>,
     /// When it was last said to be alive, if its header ring is complete.
     pub activity: Option<MonoNanos>,
+    /// When its memory may be taken from whoever has it ([`EpochStore::mark`]).
+    pub free_at: Option<MonoNanos>,
 }
 
 /// A base directory with room for the epochs of one driver.
@@ -137,6 +140,24 @@ pub enum StoreError {
     #[error("directory {} could not be listed", path.display())]
     List {
         /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be looked at or emptied.
+    #[error("{} could not be emptied under whoever has it", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The mark could not be written.
+    #[error("{} could not be written: a driver that starts anew leaves the memory to whoever has it", path.display())]
+    Mark {
+        /// The mark.
         path: PathBuf,
         /// Why.
         #[source]
@@ -341,7 +362,9 @@ impl EpochStore {
         path: &Path,
     ) -> Result<EpochDir, StoreError> {
         let mut bytes = 0_u64;
+        let mut free_at = None;
         for (name, _) in entries(directory, path)? {
+            free_at = free_at.or_else(|| free_at_of(&name));
             if let Ok(stat) = statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
                 bytes = bytes.saturating_add(crate::round_up(size, self.page_bytes));
@@ -354,6 +377,7 @@ impl EpochStore {
             bytes,
             creator: seen.map(|(creator, _)| creator),
             activity: seen.map(|(_, activity)| activity),
+            free_at,
         })
     }
 }

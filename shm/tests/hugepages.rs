@@ -254,6 +254,41 @@ fn hugepages_truncated_while_mapped_poison_their_region() {
     assert!(reader.is_poisoned() && !epoch.is_poisoned());
 }
 
+#[test]
+fn hugepages_are_back_at_once_although_a_client_has_them_mapped() {
+    let Some(pages) = Hugepages::take(3, 3) else {
+        return;
+    };
+    install_fault_handler().expect("the handler");
+    let store = pages.store();
+    let free = || store.backing().expect("a mount").free_bytes / PAGE;
+    let epoch = store
+        .create(layout(Epoch(1), 4, &[65_536]), CREATOR)
+        .expect("an epoch");
+    let mut writer = map_writer(pages.path(), &epoch);
+    let reader = map_reader(pages.path(), &epoch);
+    publish(&mut writer, 0, &[9; 65_536]);
+    let slot = reader
+        .parse(&reader.read(Seq(0)).expect("frame 0"))
+        .expect("a valid slot");
+    drop((writer, epoch));
+    let unused = store.remove_if_unused(harness::STREAM, Epoch(1));
+    assert!(!unused.expect("it can be told"), "the reader has it");
+    assert_eq!(free(), 1);
+    store
+        .empty_and_remove(harness::STREAM, Epoch(1))
+        .expect("emptied");
+    assert_eq!(free(), 3, "the reader still maps what is gone");
+    let next = store.create(layout(Epoch(2), 4, &[65_536]), CREATOR);
+    assert!(next.is_ok(), "there is memory for another");
+    let mut bytes = vec![1; 65_536];
+    let copied = reader
+        .payload(&slot)
+        .expect("a payload")
+        .copy_to(&mut bytes);
+    assert_eq!(copied, Err(CopyError::Poisoned(Poisoned)));
+}
+
 /// A punched hugepage is taken from the pool again at the next load. When the pool has none left, the
 /// load faults.
 #[test]
