@@ -91,7 +91,8 @@ pub struct PoolReport {
     /// Bytes in files of current epochs.
     #[schemars(with = "i64", range(min = 0))]
     pub allocated_bytes: u64,
-    /// Bytes of removed files that a client still maps.
+    /// Bytes that were to be removed and that a client still maps. They count against no class and no
+    /// quota.
     #[serde(default)]
     #[schemars(with = "i64", range(min = 0))]
     pub pinned_bytes: u64,

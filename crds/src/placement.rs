@@ -108,21 +108,24 @@ const fn sixteen() -> u32 {
     16
 }
 
-/// How memory is taken back when a stream is deleted or replaced.
+/// How memory is taken back when a stream is deleted or its memory replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Revocation {
-    /// Seconds between the notice to clients and the removal of the files, from 0 to 3600, default 5.
+    /// Seconds between the notice to clients of a deleted stream and the removal of its files, from 0 to
+    /// 3600, default 5.
     #[serde(default = "five")]
     #[schemars(with = "i32", range(min = 0, max = 3600))]
     pub grace_period_seconds: u32,
-    /// Retain (default): memory that a client still maps stays until it unmaps, and counts against the
-    /// quota. Force: after forceAfterSeconds the pages are freed under the client, which then gets
-    /// SIGBUS. Drivers of this version do not do so, and the stream fails with the reason Unsupported.
+    /// Retain (default): memory that a client still maps stays until it unmaps. It counts against no
+    /// quota; the node reports it as pinnedBytes. Force: after forceAfterSeconds the pages are freed
+    /// under the client, whose next access raises SIGBUS. Clients of Tensorpool survive that and see the
+    /// end of their lease.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
-    /// Seconds after the grace period until Force frees the pages, from 0 to 86400, default 30. Has no
-    /// effect with Retain.
+    /// Seconds until Force frees the pages, from 0 to 86400, default 30: after the grace period of a
+    /// deleted stream, or since memory that a newer epoch replaced was to be removed. Has no effect
+    /// with Retain.
     #[serde(default = "thirty")]
     #[schemars(with = "i32", range(min = 0, max = 86400))]
     pub force_after_seconds: u32,

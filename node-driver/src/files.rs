@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use tensorpool_driver_core::{BaseId, EpochKey, OpId, RegionSet, RegionsError};
-use tensorpool_shm::{CreateError, CreatedEpoch, Creator, StreamLayout};
+use tensorpool_driver_core::{BaseId, EpochKey, OpId, Reclaim, RegionSet, RegionsError};
+use tensorpool_shm::{CreateError, CreatedEpoch, Creator, StoreError, StreamLayout};
 use tensorpool_wire::{Epoch, MonoNanos, PoolStride};
 
 use crate::attachments::views::Views;
@@ -52,8 +52,19 @@ pub(crate) enum Job {
         key: EpochKey,
         /// On which base it lies.
         base: BaseId,
+        /// What becomes of files that somebody still has.
+        reclaim: Reclaim,
         /// What this process had mapped of it; unmapped before the files go.
         mapped: Option<Box<CreatedEpoch>>,
+    },
+    /// Write beside an epoch's files when they may be emptied. Not answered.
+    Mark {
+        /// Which epoch.
+        key: EpochKey,
+        /// On which base it lies.
+        base: BaseId,
+        /// From this time on.
+        free_at: MonoNanos,
     },
     /// Look at all epoch directories again.
     Scan,
@@ -82,9 +93,11 @@ pub(crate) enum Done {
     Removed {
         /// Of the job.
         op: OpId,
-        /// In words.
-        result: Result<(), String>,
+        /// False where somebody has the files; an error in words.
+        result: Result<bool, String>,
     },
+    /// The mark is written, or was complained about.
+    Marked,
     /// What a scan found.
     Scanned(Found),
     /// Memory could not be locked although policies.mlock_shm asks for it.
@@ -151,6 +164,7 @@ impl Files {
             Done::Persisted { .. }
             | Done::Created { .. }
             | Done::Removed { .. }
+            | Done::Marked
             | Done::Scanned(_) => self.under_way = self.under_way.saturating_sub(1),
             // Comes beside the answer to its job.
             Done::CannotLock { .. } => {}
@@ -242,17 +256,22 @@ impl Worker {
                     op,
                     key,
                     base,
+                    reclaim,
                     mapped,
                 } => {
                     drop(mapped);
-                    let store = self.stores.get(base);
-                    self.views.epoch_goes(store.path(), key);
+                    let removed = self.remove(key, base, reclaim);
                     Done::Removed {
                         op,
-                        result: store
-                            .remove(key.stream, key.epoch)
-                            .map_err(|error| in_words(&error)),
+                        result: removed.map_err(|error| in_words(&error)),
                     }
+                }
+                Job::Mark { key, base, free_at } => {
+                    let store = self.stores.get(base);
+                    if let Err(error) = store.mark(key.stream, key.epoch, free_at) {
+                        tracing::warn!(stream = %key.stream, epoch = %key.epoch, error = in_words(&error), "an epoch that is to be taken back is not marked");
+                    }
+                    Done::Marked
                 }
                 Job::Scan => match scan::epochs(&self.stores) {
                     Ok(found) => Done::Scanned(found),
@@ -274,7 +293,7 @@ impl Worker {
             .iter()
             .filter_map(|job| match job {
                 Job::Persist { epoch, .. } => Some(*epoch),
-                Job::Create { .. } | Job::Remove { .. } | Job::Scan => None,
+                Job::Create { .. } | Job::Remove { .. } | Job::Mark { .. } | Job::Scan => None,
             })
             .max();
         match highest {
@@ -283,6 +302,19 @@ impl Worker {
                 .persist(epoch)
                 .map_err(|error| in_words(&error)),
             None => Ok(()),
+        }
+    }
+
+    /// Whether it is gone; otherwise somebody has its files.
+    fn remove(&self, key: EpochKey, base: BaseId, reclaim: Reclaim) -> Result<bool, StoreError> {
+        let store = self.stores.get(base);
+        // Nobody finds them from here on.
+        self.views.epoch_goes(store.path(), key);
+        let EpochKey { stream, epoch } = key;
+        match reclaim {
+            Reclaim::Unlink => store.remove(stream, epoch).map(|()| true),
+            Reclaim::IfUnused => store.remove_if_unused(stream, epoch),
+            Reclaim::Empty => store.empty_and_remove(stream, epoch).map(|()| true),
         }
     }
 

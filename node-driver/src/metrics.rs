@@ -279,6 +279,7 @@ impl Snapshot {
                 )
             }),
         )?;
+        out.one(Metric::ForcedBytes, core.forced_bytes)?;
         out.one(Metric::SpaceReclaims, core.space_reclaims)?;
         let never = DropReason::ALL
             .into_iter()

@@ -1,6 +1,6 @@
 //! What the core notes, in the log.
 
-use tensorpool_driver_core::Note;
+use tensorpool_driver_core::{EpochKey, Note};
 use tensorpool_wire::{MonoNanos, StreamId};
 
 use crate::log_share::About;
@@ -38,6 +38,8 @@ fn by_clients(note: &Note) -> Option<(StreamId, &'static str)> {
         Note::Poisoned { key, .. } => Some((key.stream, "poisoned")),
         Note::EpochFailed { key, .. } => Some((key.stream, "epoch failed")),
         Note::SpaceReclaimed { key, .. } => Some((key.stream, "space reclaimed")),
+        Note::MemoryInUse { key, .. } => Some((key.stream, "memory in use")),
+        Note::MemoryForced { key, .. } => Some((key.stream, "memory taken")),
         Note::RemoveFailed { .. }
         | Note::Stalled { .. }
         | Note::StreamGone { .. }
@@ -87,6 +89,13 @@ fn log(note: &Note, unsaid: Option<u64>) {
         Note::RemoveFailed { key, error } => {
             tracing::warn!(stream = %key.stream, epoch = %key.epoch, error, "old epoch stays behind");
         }
+        Note::MemoryInUse {
+            key,
+            name,
+            bytes,
+            left_ns,
+        } => memory_in_use(*key, name, *bytes, *left_ns, unsaid),
+        Note::MemoryForced { key, name, bytes } => memory_forced(*key, name, *bytes, unsaid),
         Note::Stalled { gap_ns } => tracing::warn!(
             gap_ns,
             "the duty cycle stood still; every lease was extended by as much"
@@ -106,4 +115,27 @@ fn log(note: &Note, unsaid: Option<u64>) {
             changed,
         } => tracing::info!(added, removed, changed, "policy applied"),
     }
+}
+
+fn memory_in_use(key: EpochKey, name: &str, bytes: u64, left_ns: u64, unsaid: Option<u64>) {
+    tracing::warn!(
+        stream = %key.stream,
+        name,
+        epoch = %key.epoch,
+        bytes,
+        left_seconds = left_ns.div_ceil(1_000_000_000),
+        unsaid,
+        "a client still has the memory of an epoch that was to go: it is taken from it when its time is over"
+    );
+}
+
+fn memory_forced(key: EpochKey, name: &str, bytes: u64, unsaid: Option<u64>) {
+    tracing::warn!(
+        stream = %key.stream,
+        name,
+        epoch = %key.epoch,
+        bytes,
+        unsaid,
+        "the memory of an epoch was taken from a client that did not let go: its next look at it is a SIGBUS"
+    );
 }

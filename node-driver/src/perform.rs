@@ -3,7 +3,9 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use tensorpool_driver_core::{Action, BaseId, Damage, EpochKey, Event, OpId, To};
+use tensorpool_driver_core::{
+    Action, BaseId, Damage, EpochKey, Event, OpId, Reclaim, RemoveReason, To,
+};
 use tensorpool_shm::{Access, FileChange, MapOptions};
 use tensorpool_transport::port::{CloseReason, Coalesce, Destination, Outbound, ServerPort};
 use tensorpool_transport::pubsub::SendError;
@@ -51,10 +53,14 @@ impl Runtime {
                 key,
                 base,
                 directory,
+                reclaim,
                 why,
             } => {
-                tracing::debug!(directory, reason = why.label(), "removing an epoch");
-                self.remove_epoch(op, key, base);
+                say_removal(&directory, reclaim, why);
+                self.remove_epoch(op, key, base, reclaim);
+            }
+            Action::MarkEpoch { key, base, free_at } => {
+                self.files.submit(Job::Mark { key, base, free_at });
             }
             Action::RefreshActivity { key } => self.refresh_activity(now, key),
             Action::StartRelay { key } => self.start_relay(key),
@@ -89,12 +95,13 @@ impl Runtime {
         }
     }
 
-    fn remove_epoch(&mut self, op: OpId, key: EpochKey, base: BaseId) {
+    fn remove_epoch(&mut self, op: OpId, key: EpochKey, base: BaseId, reclaim: Reclaim) {
         let mapped = self.epochs.remove(&key);
         self.files.submit(Job::Remove {
             op,
             key,
             base,
+            reclaim,
             mapped,
         });
     }
@@ -266,6 +273,11 @@ impl Runtime {
         });
         self.answers = answers;
     }
+}
+
+fn say_removal(directory: &str, reclaim: Reclaim, why: RemoveReason) {
+    let reason = why.label();
+    tracing::debug!(directory, ?reclaim, reason, "removing an epoch");
 }
 
 /// One encoded message.

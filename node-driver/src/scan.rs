@@ -37,6 +37,7 @@ fn existing(base: BaseId, dir: &EpochDir) -> ExistingEpoch {
         epoch: dir.epoch,
         bytes: dir.bytes,
         activity: dir.activity.unwrap_or(MonoNanos(0)),
+        free_at: dir.free_at,
         // Without a complete superblock nobody ever announced it.
         owner: dir
             .creator

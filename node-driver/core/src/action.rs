@@ -9,8 +9,8 @@
 //! - [`Action::StopRelay`] takes effect before any later action.
 
 use tensorpool_wire::{
-    ClientId, ConnectionId, Epoch, LeaseId, LeaseRevokeReason, LogicalStream, Message, PoolId,
-    Role, StreamId,
+    ClientId, ConnectionId, Epoch, LeaseId, LeaseRevokeReason, LogicalStream, Message, MonoNanos,
+    PoolId, Role, StreamId,
 };
 
 use crate::config::BaseId;
@@ -64,8 +64,20 @@ pub enum Action {
         base: BaseId,
         /// Where it lies.
         directory: String,
+        /// What becomes of files that somebody still has.
+        reclaim: Reclaim,
         /// For the log.
         why: RemoveReason,
+    },
+    /// Write beside an epoch's files when they may be emptied under whoever has them, for a driver that
+    /// starts anew. Not answered: without it that driver leaves the memory to them.
+    MarkEpoch {
+        /// Whose epoch, and which.
+        key: EpochKey,
+        /// On which base it lies.
+        base: BaseId,
+        /// From this time on.
+        free_at: MonoNanos,
     },
     /// Store the present time as activity timestamp of all regions of a current epoch.
     RefreshActivity {
@@ -169,6 +181,18 @@ pub struct PoolFile {
     pub stride_bytes: u32,
 }
 
+/// What becomes of an epoch's files that somebody still has open or mapped when it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reclaim {
+    /// They are unlinked, and the kernel keeps their memory for as long as somebody has them.
+    Unlink,
+    /// They stay where they are, out of every view, and [`crate::Event::EpochInUse`] says so. Files that
+    /// nobody has are unlinked.
+    IfUnused,
+    /// They are emptied under whoever has them, and unlinked.
+    Empty,
+}
+
 /// Why an epoch directory is removed. Bounded label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RemoveReason {
@@ -178,11 +202,18 @@ pub enum RemoveReason {
     NoSpace,
     /// The making of it was given up; it was never announced.
     Abandoned,
+    /// It was to go before, somebody had it, and its time is over.
+    Forced,
 }
 
 impl RemoveReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Collected, Self::NoSpace, Self::Abandoned];
+    pub const ALL: [Self; 4] = [
+        Self::Collected,
+        Self::NoSpace,
+        Self::Abandoned,
+        Self::Forced,
+    ];
 
     /// Bounded label for metrics.
     #[must_use]
@@ -191,6 +222,7 @@ impl RemoveReason {
             Self::Collected => "collected",
             Self::NoSpace => "no_space",
             Self::Abandoned => "abandoned",
+            Self::Forced => "forced",
         }
     }
 }
@@ -302,6 +334,26 @@ pub enum Note {
         key: EpochKey,
         /// What went wrong.
         error: String,
+    },
+    /// An epoch was to be removed, and somebody still has its files.
+    MemoryInUse {
+        /// Whose epoch, and which.
+        key: EpochKey,
+        /// `namespace/name` of the stream; empty where it is not known any more.
+        name: String,
+        /// Bytes of its files.
+        bytes: u64,
+        /// How long they have it at most, in nanoseconds.
+        left_ns: u64,
+    },
+    /// The memory of an epoch was taken from whoever still had it.
+    MemoryForced {
+        /// Whose epoch, and which.
+        key: EpochKey,
+        /// As in [`Note::MemoryInUse`].
+        name: String,
+        /// Bytes of its files.
+        bytes: u64,
     },
     /// The duty cycle stood still for longer than a keepalive interval; every lease was extended.
     Stalled {

@@ -111,8 +111,8 @@ impl Driver {
         }
     }
 
-    /// Ends everything of a stream that is served no more. Its epochs are collected when they are old
-    /// enough: a client may still be opening files.
+    /// Ends everything of a stream that is served no more. Its epochs go when its grace is over: a client
+    /// may still be opening files.
     fn remove_stream(&mut self, id: StreamId, out: &mut Vec<Action>) {
         let Some(stream) = self.streams.get(&id) else {
             return;
@@ -123,17 +123,22 @@ impl Driver {
             .chain(stream.consumers.keys())
             .copied()
             .collect();
+        let until = self.now.saturating_add(stream.grace_ns);
+        let force_after_ns = stream.force_after_ns;
         let departed = Departed {
             namespace: stream.namespace.clone(),
             name: stream.name.clone(),
             uid: stream.uid.clone(),
-            until: self.now.saturating_add(stream.grace_ns),
+            until,
         };
         for lease in leases {
             self.invalidate(lease, End::revoked("stream was removed"), out);
         }
         self.abandon(id, &Refusal::StreamRemoved, out);
         self.forget_stream(id, out);
+        if let Some(ns) = force_after_ns {
+            self.mark_epochs(id, until.saturating_add(ns), out);
+        }
         if !self.epochs.is_empty_of(id) {
             self.departed.insert(id, departed);
         }

@@ -3,18 +3,18 @@
 use tensorpool_wire::{Epoch, StreamId};
 
 use crate::action::{Action, EpochKey, Note, RemoveReason};
-use crate::counters::bump;
 use crate::deadline::Due;
 use crate::driver::Driver;
 use crate::epoch::{Keep, RecordState};
-use crate::event::{OpId, Owner};
-use crate::provision::Effect;
+use crate::event::Owner;
 
 impl Driver {
     /// Removes what may go of one stream, and comes back when more may.
     // spec: D-17-1, GC-1, GC-2
     pub(crate) fn collect(&mut self, id: StreamId, out: &mut Vec<Action>) {
-        if !self.config.gc.enabled {
+        // A stream that was removed waits for its grace alone: nobody follows it to a next epoch.
+        let is_departed = self.departed.contains_key(&id);
+        if !self.config.gc.enabled && !is_departed {
             return;
         }
         if let Some(until) = self.in_grace(id) {
@@ -39,7 +39,11 @@ impl Driver {
         let keep = Keep {
             current,
             others,
-            min_age_ns: self.config.gc.min_age_ns,
+            min_age_ns: if is_departed {
+                0
+            } else {
+                self.config.gc.min_age_ns
+            },
             leased: &leased,
         };
         let choice = self.epochs.choose(self.now, id, &keep);
@@ -74,7 +78,7 @@ impl Driver {
             .saturating_add(self.config.timing.lease_ns())
     }
 
-    fn look_again(&mut self, id: StreamId, at: tensorpool_wire::MonoNanos) {
+    pub(crate) fn look_again(&mut self, id: StreamId, at: tensorpool_wire::MonoNanos) {
         let known = self.streams.get(&id).and_then(|stream| stream.collect_due);
         if known.is_some_and(|due| due <= at && due > self.now) {
             return;
@@ -169,58 +173,5 @@ impl Driver {
             })
             .filter(|(_, record)| record.state != RecordState::Making)
             .fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))
-    }
-
-    /// Asks for the removal of a directory.
-    pub(crate) fn remove(&mut self, key: EpochKey, why: RemoveReason, out: &mut Vec<Action>) {
-        // Without a record nobody knows where it lies; a scan finds it again.
-        let Some(record) = self.epochs.get_mut(key) else {
-            return;
-        };
-        let op = self.ops.begin(Effect::Remove, key);
-        record.state = RecordState::Removing { op };
-        let base = record.base;
-        bump(&mut self.counters.epochs_removed, why.label());
-        out.push(Action::RemoveEpoch {
-            op,
-            key,
-            base,
-            directory: self.config.identity.epoch_dir(base, key.stream, key.epoch),
-            why,
-        });
-    }
-
-    pub(crate) fn on_removed(
-        &mut self,
-        op: OpId,
-        result: Result<(), String>,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(key) = self.ops.end(Effect::Remove, op) else {
-            return;
-        };
-        let Some(record) = self.epochs.get_mut(key) else {
-            return;
-        };
-        if record.state != (RecordState::Removing { op }) {
-            return;
-        }
-        match result {
-            Ok(()) => {
-                self.epochs.forget(key);
-                if self.epochs.is_empty_of(key.stream) {
-                    self.departed.remove(&key.stream);
-                }
-            }
-            Err(error) => {
-                // It still lies there: tried again with the next collection of its stream.
-                record.state = RecordState::Live;
-                out.push(Action::Note(Note::RemoveFailed { key, error }));
-                let at = self
-                    .now
-                    .saturating_add(self.config.timing.announce_period_ns);
-                self.look_again(key.stream, at);
-            }
-        }
     }
 }

@@ -108,6 +108,8 @@ pub struct Counters {
     pub epochs_failed: u64,
     /// Epoch directories whose removal was asked for, by reason label.
     pub epochs_removed: BTreeMap<&'static str, u64>,
+    /// Bytes of epochs that were taken from whoever still had them.
+    pub forced_bytes: u64,
     /// Passes that removed all epochs but the current ones for lack of space.
     pub space_reclaims: u64,
     /// Gaps between ticks that were longer than one keepalive interval.

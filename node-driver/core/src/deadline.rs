@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use tensorpool_wire::{LeaseId, MonoNanos, StreamId};
 
+use crate::action::EpochKey;
+
 /// What comes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Due {
@@ -22,6 +24,8 @@ pub(crate) enum Due {
     Retry(StreamId),
     /// Old epochs of a stream may have become old enough.
     Collect(StreamId),
+    /// Somebody had an epoch's files when it was to go; another look is due.
+    InUse(EpochKey),
     /// The drain is over.
     Stop,
 }

@@ -1,8 +1,8 @@
 //! The driver itself: its state, the dispatch of events, and time.
 //!
 //! The rules stand in the modules beside: `attach` (who gets in), `grant` (how a lease begins and
-//! ends), `provision` (how an epoch is made), `collect` (which epochs go), `announce`, `shutdown`,
-//! `join` and `consumers` (what crosses between the ways in), `discovery`, `change` (policy),
+//! ends), `provision` (how an epoch is made), `collect` (which epochs go), `reclaim` (how they go),
+//! `announce`, `shutdown`, `join` and `consumers` (what crosses between the ways in), `discovery`, `change` (policy),
 //! `assigned` (who may do what on Aeron in a cluster).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,7 @@ use crate::lease::Leases;
 use crate::node_id::NodeIds;
 use crate::policy::Policy;
 use crate::provision::Ops;
+use crate::reclaim::Removal;
 use crate::refusal::{Refusal, clip};
 use crate::shutdown::Life;
 use crate::status::StatusSnapshot;
@@ -190,8 +191,11 @@ impl Driver {
             Event::EpochPersistFailed { op, error } => self.on_persisted(op, Err(error), out),
             Event::RegionsReady { op } => self.on_created(op, Ok(()), out),
             Event::RegionsFailed { op, error } => self.on_created(op, Err(error), out),
-            Event::EpochRemoved { op } => self.on_removed(op, Ok(()), out),
-            Event::EpochRemoveFailed { op, error } => self.on_removed(op, Err(error), out),
+            Event::EpochRemoved { op } => self.on_removed(op, Removal::Gone, out),
+            Event::EpochInUse { op } => self.on_removed(op, Removal::InUse, out),
+            Event::EpochRemoveFailed { op, error } => {
+                self.on_removed(op, Removal::Failed(error), out);
+            }
             Event::EpochsFound(found) => {
                 for epoch in &found {
                     self.epochs.found(epoch);
@@ -247,6 +251,7 @@ impl Driver {
                 Due::Making(stream) => self.on_making_due(stream, out),
                 Due::Retry(stream) => self.on_retry_due(stream, out),
                 Due::Collect(stream) => self.on_collect_due(stream, out),
+                Due::InUse(key) => self.on_in_use_due(key, out),
                 Due::Stop => self.stop(out),
             }
         }

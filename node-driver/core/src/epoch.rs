@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tensorpool_wire::{Epoch, MonoNanos, StreamId};
 
-use crate::action::EpochKey;
+use crate::action::{EpochKey, Reclaim};
 use crate::config::BaseId;
 use crate::event::{ExistingEpoch, OpId, Owner};
 
@@ -34,6 +34,10 @@ pub(crate) struct Record {
     pub(crate) owner: Owner,
     /// When it was announced first, by this process.
     pub(crate) announced_at: Option<MonoNanos>,
+    /// It is to go, and from then on its memory is taken from whoever still has it.
+    pub(crate) free_at: Option<MonoNanos>,
+    /// Somebody had it when it was to go.
+    pub(crate) was_in_use: bool,
     pub(crate) state: RecordState,
 }
 
@@ -45,7 +49,19 @@ pub(crate) enum RecordState {
     /// It exists.
     Live,
     /// Its removal was asked for.
-    Removing { op: OpId },
+    Removing { op: OpId, reclaim: Reclaim },
+    /// It is to go, and somebody has its files. It counts against nobody, like memory that was unlinked.
+    InUse,
+}
+
+impl RecordState {
+    /// Whether it counts against classes and quotas: what was to go counts no more.
+    pub(crate) const fn counts(self) -> bool {
+        match self {
+            Self::Making | Self::Live => true,
+            Self::Removing { .. } | Self::InUse => false,
+        }
+    }
 }
 
 /// All epochs of this driver.
@@ -100,6 +116,8 @@ impl Epochs {
             activity: found.activity,
             owner: found.owner,
             announced_at: None,
+            free_at: found.free_at,
+            was_in_use: false,
             state: RecordState::Live,
         });
         if record.announced_at.is_none() {
@@ -146,6 +164,8 @@ impl Epochs {
             activity: now,
             owner: Owner::Mine,
             announced_at: None,
+            free_at: None,
+            was_in_use: false,
             state: RecordState::Making,
         };
         self.ledger.insert(key, record);
@@ -207,7 +227,8 @@ impl Epochs {
             if record.state != RecordState::Live || keep.current == Some(epoch) {
                 continue;
             }
-            if others > 0 {
+            // What was to go before this process came is kept for nobody.
+            if others > 0 && record.free_at.is_none() {
                 others -= 1;
                 continue;
             }

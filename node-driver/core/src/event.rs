@@ -81,6 +81,11 @@ pub enum Event<'a> {
         /// From [`crate::Action::RemoveEpoch`].
         op: OpId,
     },
+    /// An epoch was not removed, since somebody has its files.
+    EpochInUse {
+        /// From [`crate::Action::RemoveEpoch`] with [`crate::Reclaim::IfUnused`].
+        op: OpId,
+    },
     /// An epoch's directory could not be removed; it is tried again later.
     EpochRemoveFailed {
         /// From [`crate::Action::RemoveEpoch`].
@@ -187,6 +192,8 @@ pub struct ExistingEpoch {
     pub activity: MonoNanos,
     /// Whether the process in its superblocks still runs.
     pub owner: Owner,
+    /// From when on an earlier driver would have emptied it ([`crate::Action::MarkEpoch`]).
+    pub free_at: Option<MonoNanos>,
 }
 
 /// The process that made an epoch.

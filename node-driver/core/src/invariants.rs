@@ -51,6 +51,7 @@ impl Audit {
             }
             Event::EpochPersistFailed { op, .. } => drop(self.end(Effect::Persist, *op)),
             Event::RegionsFailed { op, .. } => drop(self.end(Effect::Create, *op)),
+            Event::EpochInUse { op } => drop(self.end(Effect::Remove, *op)),
             Event::EpochRemoveFailed { op, .. } => drop(self.end(Effect::Remove, *op)),
             Event::RegionPoisoned { stream, epoch, .. } => {
                 if self.current.get(stream) == Some(epoch) {
@@ -108,7 +109,8 @@ impl Audit {
                 Action::Note(Note::StreamGone { stream }) => {
                     self.current.remove(stream);
                 }
-                Action::AnswerStatus { .. }
+                Action::MarkEpoch { .. }
+                | Action::AnswerStatus { .. }
                 | Action::StopRelay { .. }
                 | Action::HoldDescriptors { .. }
                 | Action::ReleaseDescriptors { .. }

@@ -37,6 +37,7 @@ mod poison;
 mod policy;
 mod provision;
 mod quota;
+mod reclaim;
 mod refusal;
 mod report;
 mod room;
@@ -44,7 +45,9 @@ mod shutdown;
 mod status;
 mod stream;
 
-pub use action::{Action, EpochCause, EpochKey, Note, PoolFile, RegionSet, RemoveReason, To};
+pub use action::{
+    Action, EpochCause, EpochKey, Note, PoolFile, Reclaim, RegionSet, RemoveReason, To,
+};
 pub use assigned::ClientRange;
 pub use config::{BaseId, Config, ConfigSpec};
 pub use counters::{Counters, DropReason};

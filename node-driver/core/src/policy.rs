@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_wire::{Mode, PoolId, StreamId};
 
-use crate::config::Identity;
+use crate::config::{Identity, SECOND_NS};
 use crate::stream::Place;
 pub use error::PolicyError;
 
@@ -131,9 +131,13 @@ pub struct StreamSpec {
     /// Whether peers on Aeron may have it: it is announced and found there, and its files are those of
     /// a group.
     pub on_aeron: bool,
-    /// After it is removed from the policy its files stay for this long at least, in nanoseconds: clients
-    /// that were told finish what they read.
+    /// After it is removed from the policy its files stay for this long, in nanoseconds: clients that
+    /// were told finish what they read. Then they go, however young they are. By default the minimum age
+    /// of an epoch.
     pub grace_ns: u64,
+    /// Whoever still has files of an epoch that was to go keeps their memory for this long, in
+    /// nanoseconds; then they are emptied. `None`: for as long as it likes.
+    pub force_after_ns: Option<u64>,
 }
 
 impl Default for StreamSpec {
@@ -152,7 +156,8 @@ impl Default for StreamSpec {
             quotas: Vec::new(),
             eager: false,
             on_aeron: true,
-            grace_ns: 0,
+            grace_ns: 3 * SECOND_NS,
+            force_after_ns: None,
         }
     }
 }

@@ -75,6 +75,7 @@ impl Driver {
             name: stream.name.clone(),
             uid: stream.uid.clone(),
             bytes: self.sum(|key, _| key.stream == *id),
+            in_use_bytes: self.sum(|key, record| key.stream == *id && record.was_in_use),
         });
         departed.collect()
     }
@@ -92,7 +93,7 @@ impl Driver {
                 .values()
                 .filter(|class| class.base == base.name)
                 .fold(0u64, |sum, class| sum.saturating_add(class.size_bytes)),
-            used_bytes: self.sum(|_, record| record.base == BaseId(at)),
+            used_bytes: self.sum(|_, record| record.base == BaseId(at) && !record.was_in_use),
         });
         status.collect()
     }

@@ -14,7 +14,7 @@ use tensorpool_wire::{Epoch, MonoNanos, StreamId};
 use crate::action::{Action, EpochCause, EpochKey, Note, RemoveReason};
 use crate::config::{BaseId, SECOND_NS};
 use crate::driver::Driver;
-use crate::epoch::{Record, RecordState};
+use crate::epoch::Record;
 use crate::lease::Asker;
 use crate::quota::Resource;
 use crate::refusal::Refusal;
@@ -243,11 +243,12 @@ impl Driver {
         None
     }
 
-    /// Bytes of the epochs that count, without those that are being removed.
+    /// Bytes of the epochs that count, without those that are being removed or kept from removal by
+    /// whoever has them.
     pub(crate) fn counted(&self, counts: &dyn Fn(&Record) -> bool) -> u64 {
         self.epochs
             .iter()
-            .filter(|(_, record)| !matches!(record.state, RecordState::Removing { .. }))
+            .filter(|(_, record)| record.state.counts())
             .filter(|(_, record)| counts(record))
             .fold(0u64, |sum, (_, record)| sum.saturating_add(record.bytes))
     }
@@ -266,8 +267,10 @@ impl Driver {
         let others = holders.len().saturating_sub(HOLDERS_NAMED);
         holders.truncate(HOLDERS_NAMED);
         let named = holders.into_iter().map(|(id, bytes)| {
-            let stream = self.streams.get(&id).filter(|it| !it.name.is_empty());
-            let name = stream.map_or_else(|| format!("stream {id}"), |it| it.full_name());
+            let name = match self.name_of(id) {
+                name if name.is_empty() => format!("stream {id}"),
+                name => name,
+            };
             (name, bytes)
         });
         Holders {

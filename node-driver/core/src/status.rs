@@ -129,6 +129,8 @@ pub struct DepartedStatus {
     pub uid: String,
     /// Bytes of its epochs.
     pub bytes: u64,
+    /// Of these, bytes that somebody had when they were to go.
+    pub in_use_bytes: u64,
 }
 
 /// Memory on one base.
@@ -146,7 +148,8 @@ pub struct BaseStatus {
     pub hugepages: bool,
     /// Bytes that the policy's classes want there.
     pub wanted_bytes: u64,
-    /// Bytes of all epoch directories there.
+    /// Bytes of all epoch directories there but those that somebody had when they were to go: these are
+    /// as pinned as memory that was unlinked.
     pub used_bytes: u64,
 }
 

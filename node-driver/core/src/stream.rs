@@ -34,6 +34,8 @@ pub(crate) struct Stream {
     pub(crate) limits: StreamLimits,
     /// How long its files stay after it was removed.
     pub(crate) grace_ns: u64,
+    /// How much longer whoever has files of it keeps their memory; `None`: as long as it likes.
+    pub(crate) force_after_ns: Option<u64>,
     pub(crate) tags: Vec<String>,
     pub(crate) data_source_id: Option<u64>,
     pub(crate) profile: Profile,
@@ -203,6 +205,7 @@ impl Stream {
         self.priority = spec.priority;
         self.limits = spec.limits;
         self.grace_ns = spec.grace_ns;
+        self.force_after_ns = spec.force_after_ns;
         self.dynamic = false;
         if self.charge.class != spec.class || self.charge.quotas != spec.quotas {
             self.charge = Arc::new(Charge {
@@ -235,6 +238,7 @@ impl Stream {
             priority: 0,
             limits: StreamLimits::default(),
             grace_ns: 0,
+            force_after_ns: None,
             tags: Vec::new(),
             data_source_id: None,
             profile,

@@ -36,7 +36,8 @@ enum Step {
     Own(Vec<i32>),
     Persisted(u64, bool),
     Created(u64, u8),
-    Removed(u64, bool),
+    /// It is gone, in use, or could not be removed.
+    Removed(u64, u8),
     Found(u32, u64, u8),
     Poisoned(u32, u64),
     Policy(u32, bool),
@@ -138,6 +139,8 @@ fn in_cluster(quota: u64, class: u64, cordoned: bool, eager: bool) -> PolicySpec
         stream.priority = priority;
         stream.eager = eager;
         stream.on_aeron = !cordoned;
+        stream.grace_ns = 500_000_000;
+        stream.force_after_ns = eager.then_some(1_000_000_000);
     }
     policy
 }
@@ -352,7 +355,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => prop::collection::vec(0..3i32, 0..2).prop_map(Step::Own),
         400 => (0..3u64, prop::bool::weighted(0.9)).prop_map(|(back, ok)| Step::Persisted(back, ok)),
         400 => (0..3u64, 0..12u8).prop_map(|(back, how)| Step::Created(back, how)),
-        80 => (0..9u64, any::<bool>()).prop_map(|(back, ok)| Step::Removed(back, ok)),
+        80 => (0..9u64, 0..4u8).prop_map(|(back, how)| Step::Removed(back, how)),
         20 => (0..3u32, any::<u64>(), 0..3u8).prop_map(|(s, e, owner)| Step::Found(s, e, owner)),
         40 => (0..3u32, 0..3u64).prop_map(|(stream, back)| Step::Poisoned(stream, back)),
         40 => (0..3u32, any::<bool>()).prop_map(|(bits, lidar)| Step::Policy(8 << bits, lidar)),
@@ -426,6 +429,7 @@ impl Bench {
                     bytes: epoch,
                     activity: MonoNanos(0),
                     owner: [Owner::Mine, Owner::Dead, Owner::Alive][usize::from(owner)],
+                    free_at: (epoch % 2 == 0).then_some(MonoNanos(epoch)),
                 }]))
             }
             Step::Poisoned(stream, back) => {
@@ -508,18 +512,18 @@ impl Bench {
                 };
                 self.tell(Event::RegionsFailed { op, error });
             }
-            Step::Removed(back, ok) => {
+            Step::Removed(back, how) => {
                 let op = self.op(back, |action| match action {
                     Action::RemoveEpoch { op, .. } => Some(*op),
                     _ => None,
                 });
-                self.tell(if ok {
-                    Event::EpochRemoved { op }
-                } else {
-                    Event::EpochRemoveFailed {
+                self.tell(match how {
+                    0 | 1 => Event::EpochRemoved { op },
+                    2 => Event::EpochInUse { op },
+                    _ => Event::EpochRemoveFailed {
                         op,
                         error: "busy".to_owned(),
-                    }
+                    },
                 });
             }
             _ => {}

@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_crds::{
     NodePool, NodeQuota, NodeStream, NumaPolicy, PageSize, PlacementMode, ReclaimPolicy,
-    TensorPoolNodeSpec, Transport,
+    Revocation, TensorPoolNodeSpec, Transport,
 };
 use tensorpool_driver_core::config::{
     ClassSpec, PolicySpec, PoolSpec, Profile, QuotaSpec, StreamLimits, StreamSpec,
 };
 use tensorpool_wire::{PoolId, StreamId};
+
+/// One second in nanoseconds.
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// What the node shall do, as far as the driver can do it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,7 +326,8 @@ impl Accepted<'_> {
             quotas,
             eager: stream.mode == PlacementMode::Eager,
             on_aeron: carried.transports.contains(&Transport::Aeron),
-            grace_ns: u64::from(stream.revocation.grace_period_seconds) * 1_000_000_000,
+            grace_ns: u64::from(stream.revocation.grace_period_seconds) * SECOND_NS,
+            force_after_ns: force_after_ns(&stream.revocation),
             ..StreamSpec::default()
         });
         Ok(carried)
@@ -344,14 +348,16 @@ impl Accepted<'_> {
     }
 }
 
+/// How long clients that do not let go keep memory that was to go; `None`: for as long as they like.
+fn force_after_ns(revocation: &Revocation) -> Option<u64> {
+    match revocation.reclaim_policy {
+        ReclaimPolicy::Retain => None,
+        ReclaimPolicy::Force => Some(u64::from(revocation.force_after_seconds) * SECOND_NS),
+    }
+}
+
 /// What the stream asks for and this driver does not do: better said than quietly left out.
 fn unsupported(stream: &NodeStream, numa_nodes: &[u16]) -> Option<String> {
-    if stream.revocation.reclaim_policy == ReclaimPolicy::Force {
-        return Some(
-            "revocation.reclaimPolicy Force is not done by this driver, which leaves memory to whoever maps it; use Retain"
-                .to_owned(),
-        );
-    }
     let (policy, node) = (stream.numa.policy, stream.numa.node?);
     let wish = match policy {
         NumaPolicy::None => return None,

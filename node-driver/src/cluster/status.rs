@@ -222,7 +222,12 @@ fn pod(facts: &Facts<'_>, stream: &StreamStatus) -> Option<String> {
 fn departing(departed: &DepartedStatus) -> StreamReport {
     StreamReport {
         reason: Some("Removing".to_owned()),
-        message: Some("the stream is gone and its memory is being given back".to_owned()),
+        message: Some(match departed.in_use_bytes {
+            0 => "the stream is gone and its memory is being given back".to_owned(),
+            bytes => format!(
+                "the stream is gone; clients that did not let go have {bytes} bytes of it, until they do or its revocation.forceAfterSeconds are over"
+            ),
+        }),
         bytes: departed.bytes,
         ..without_memory(
             (&departed.namespace, &departed.name, &departed.uid),

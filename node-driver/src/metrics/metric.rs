@@ -47,6 +47,8 @@ pub(crate) enum Metric {
     EpochsFailed,
     /// Epoch directories removed.
     EpochsRemoved,
+    /// Bytes that were taken from whoever still had them.
+    ForcedBytes,
     /// Passes for lack of space.
     SpaceReclaims,
     /// Messages dropped by the core.
@@ -132,6 +134,7 @@ impl Metric {
             Self::Epochs => "epochs",
             Self::EpochsFailed => "epochs_failed",
             Self::EpochsRemoved => "epochs_removed",
+            Self::ForcedBytes => "forced_bytes",
             Self::SpaceReclaims => "space_reclaims",
             Self::MessagesDropped => "messages_dropped",
             Self::Forwarded => "messages_forwarded",
@@ -191,6 +194,7 @@ impl Metric {
             Self::Epochs => "Epochs announced first",
             Self::EpochsFailed => "Epochs that could not be made",
             Self::EpochsRemoved => "Epoch directories removed",
+            Self::ForcedBytes => "Bytes of epochs that were taken from clients that did not let go",
             Self::SpaceReclaims => "Times that all old epochs were removed for lack of space",
             Self::MessagesDropped => "Inbound messages that were not acted on",
             Self::Forwarded => "Messages that crossed between Aeron and sockets",
@@ -249,6 +253,7 @@ impl Metric {
             | Self::Epochs
             | Self::EpochsFailed
             | Self::EpochsRemoved
+            | Self::ForcedBytes
             | Self::SpaceReclaims
             | Self::MessagesDropped
             | Self::Forwarded

@@ -1,6 +1,6 @@
 //! Everything that reaches the duty cycle, turned into events for the core.
 
-use tensorpool_driver_core::{Action, Driver, Event, ShutdownMode};
+use tensorpool_driver_core::{Action, Driver, Event, OpId, ShutdownMode};
 use tensorpool_transport::port::{CloseReason, Inbound, ServerPort};
 use tensorpool_wire::{ConnectionId, MonoNanos};
 
@@ -117,14 +117,8 @@ impl Runtime {
                     self.fail("create", &error.to_string());
                     Event::RegionsFailed { op, error }
                 }
-                Done::Removed { op, result: Ok(()) } => Event::EpochRemoved { op },
-                Done::Removed {
-                    op,
-                    result: Err(error),
-                } => {
-                    self.fail("remove", &error);
-                    Event::EpochRemoveFailed { op, error }
-                }
+                Done::Removed { op, result } => self.removed(op, result),
+                Done::Marked => continue,
                 Done::CannotLock { error } => {
                     tracing::error!(error, "memory cannot be locked; ending");
                     self.fatal = Some(Fatal::CannotLock(error));
@@ -140,6 +134,21 @@ impl Runtime {
             self.core.handle(now, event, out);
         }
         work
+    }
+
+    fn removed(&mut self, op: OpId, result: Result<bool, String>) -> Event<'static> {
+        match result {
+            Ok(true) => {
+                // The core has nothing to note of it, and the node's status shows it.
+                self.commands.changed();
+                Event::EpochRemoved { op }
+            }
+            Ok(false) => Event::EpochInUse { op },
+            Err(error) => {
+                self.fail("remove", &error);
+                Event::EpochRemoveFailed { op, error }
+            }
+        }
     }
 
     fn fail(&mut self, operation: &'static str, error: &str) {

@@ -115,7 +115,7 @@ pub(super) const fn is_awaited(action: &Action) -> bool {
             | Message::DiscoveryRequest(_)
             | Message::DiscoveryResponse(_) => true,
         },
-        Action::RefreshActivity { .. } | Action::Note(_) => false,
+        Action::RefreshActivity { .. } | Action::MarkEpoch { .. } | Action::Note(_) => false,
         Action::AnswerStatus { .. }
         | Action::PersistEpoch { .. }
         | Action::CreateRegions { .. }

@@ -1,11 +1,13 @@
 //! The node's object becomes policy, and what lives on the node becomes its status.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tensorpool_wire::{ResponseCode, Role};
 
 use crate::node::{Node, condition, stream as report};
 use crate::objects::{node, stream};
-use crate::world::{World, the_lease_says};
+use crate::world::{World, eventually_within, the_lease_says};
 
 #[test]
 fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
@@ -104,6 +106,41 @@ fn control_plane_policy_is_followed_and_what_lives_on_the_node_is_its_status() {
         "{status}"
     );
     it_did_that_with_its_rights(&world);
+}
+
+/// What the driver reports without anything else happening: half of the time after which it looks again
+/// by itself.
+const BY_ITSELF: Duration = Duration::from_secs(15);
+
+#[test]
+fn control_plane_hears_at_once_that_the_memory_of_a_removed_stream_is_given_back() {
+    let world = World::start();
+    let mut camera = stream("camera", 20_000);
+    camera["revocation"] = json!({"gracePeriodSeconds": 2});
+    world.apply("n1.json", &node("n1", "r1", &[camera]).to_string());
+    let n1 = Node::new(&world, "n1");
+    let driver = n1.start();
+    n1.follows("r1");
+    let mut client = n1.client();
+    let lease = client.lease(Role::Producer, 20_000, 7);
+    n1.status("the stream has memory", |status| {
+        report(status, "camera")["phase"] == "Ready"
+    });
+    world.apply("n1.json", &node("n1", "r2", &[]).to_string());
+    let status = n1.follows("r2");
+    let told = Instant::now();
+    assert_eq!(report(&status, "camera")["reason"], "Removing", "{status}");
+    client.revoked(lease.lease_id);
+    eventually_within(BY_ITSELF, "the stream is gone", || {
+        let status = n1.object()["status"].clone();
+        match report(&status, "camera") {
+            serde_json::Value::Null => Ok(()),
+            there => Err(there.to_string()),
+        }
+    });
+    println!("gone after {} ms", told.elapsed().as_millis());
+    drop(client);
+    assert_eq!(driver.terminate(), Some(0));
 }
 
 fn what_is_edited_by_hand_comes_back(world: &World, n1: &Node<'_>) {

@@ -10,6 +10,7 @@ mod identity;
 mod many;
 mod node;
 mod objects;
+mod reclaim;
 #[path = "../support/mod.rs"]
 mod support;
 mod witness;

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tensorpool_cluster::FaultProxy;
 use tensorpool_node_driver::attachments::protocol::VERSION;
 
-use crate::support::Driver;
 use crate::support::raw::Raw;
+use crate::support::{Driver, Mount};
 use crate::world::{NAMESPACE, World, eventually};
 
 /// One driver and the machine that it thinks to be on.
@@ -62,6 +62,13 @@ impl<'a> Node<'a> {
         self.keepalive_ms = milliseconds;
         fs::write(self.config(), self.toml()).expect("the directory is ours");
         self
+    }
+
+    /// Huge pages for classes of `2Mi`, where the machine has so many; for as long as the mount is held.
+    pub(crate) fn huge_pages(&self, pages: u64) -> Option<Mount> {
+        let directory = self.memory.path().join("2Mi");
+        fs::create_dir(&directory).expect("it is new");
+        Mount::hugetlbfs_at(&directory, pages)
     }
 
     /// With the driver's token.

@@ -478,7 +478,9 @@ pub(crate) fn facility(name: &str, missing: Option<String>) -> bool {
 /// A tmpfs of this many bytes, mounted for one test. Needs root.
 #[derive(Debug)]
 pub(crate) struct Mount {
-    dir: TempDir,
+    path: PathBuf,
+    /// Removed after the mount is gone.
+    dir: Option<TempDir>,
 }
 
 impl Mount {
@@ -489,6 +491,14 @@ impl Mount {
 
     /// A hugetlbfs of 2 MiB pages with `pages` of them, if the machine has as many free.
     pub(crate) fn hugetlbfs(pages: u64) -> Option<Self> {
+        let dir = TempDir::new().expect("a temporary directory");
+        let mut mount = Self::hugetlbfs_at(dir.path(), pages)?;
+        mount.dir = Some(dir);
+        Some(mount)
+    }
+
+    /// The same over a directory that is there.
+    pub(crate) fn hugetlbfs_at(path: &Path, pages: u64) -> Option<Self> {
         let free =
             std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
                 .ok()
@@ -499,40 +509,43 @@ impl Mount {
             return None;
         }
         let size = pages * 2 * 1024 * 1024;
-        Self::new(
-            "hugepages",
-            "hugetlbfs",
-            &format!("pagesize=2M,size={size}"),
-        )
+        let options = format!("pagesize=2M,size={size}");
+        Self::at(path, "hugepages", "hugetlbfs", &options)
     }
 
     /// Mounts one more, of this kind.
     pub(crate) fn new(name: &str, kind: &str, options: &str) -> Option<Self> {
         let dir = TempDir::new().expect("a temporary directory");
+        let mut mount = Self::at(dir.path(), name, kind, options)?;
+        mount.dir = Some(dir);
+        Some(mount)
+    }
+
+    fn at(path: &Path, name: &str, kind: &str, options: &str) -> Option<Self> {
         let output = Command::new("mount")
             .args(["-t", kind, "-o", options, kind])
-            .arg(dir.path())
+            .arg(path)
             .output();
         let missing = match output {
             Ok(output) if output.status.success() => None,
             Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
             Err(error) => Some(error.to_string()),
         };
-        facility(name, missing).then_some(Self { dir })
+        facility(name, missing).then(|| Self {
+            path: path.to_owned(),
+            dir: None,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
+        &self.path
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: a killed driver's mappings may still be going away.
-        let status = Command::new("umount")
-            .arg("-l")
-            .arg(self.dir.path())
-            .status();
+        let status = Command::new("umount").arg("-l").arg(&self.path).status();
         assert!(
             status.is_ok_and(|status| status.success()),
             "the mount can be undone"

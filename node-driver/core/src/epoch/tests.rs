@@ -10,6 +10,7 @@ fn found(epoch: u64, activity: u64, owner: Owner) -> ExistingEpoch {
         bytes: 4_096,
         activity: MonoNanos(activity),
         owner,
+        free_at: None,
     }
 }
 
@@ -115,7 +116,10 @@ fn a_directory_that_is_being_made_or_removed_is_left_alone() {
         },
     );
     epochs.begin(second, BaseId::default(), 1, Arc::default(), MonoNanos(0));
-    epochs.get_mut(first).unwrap().state = RecordState::Removing { op: OpId(1) };
+    epochs.get_mut(first).unwrap().state = RecordState::Removing {
+        op: OpId(1),
+        reclaim: Reclaim::Unlink,
+    };
     let choice = epochs.choose(MonoNanos(10_000), S, &keep(None, 0, &[]));
     assert_eq!(choice, Choice::default());
 }

@@ -71,6 +71,7 @@ fn making() -> (Driver, EpochKey, [OpId; 2]) {
         // Too young to be collected for its age.
         activity: START,
         owner: Owner::Dead,
+        free_at: None,
     };
     let restored = Restored {
         existing: vec![old(5), old(6)],

@@ -17,6 +17,7 @@ mod classes;
 mod names;
 mod policies;
 mod quotas;
+mod reclaim;
 
 const HUGE: StreamId = StreamId(10_002);
 /// One epoch of the small profile: a page and a half of ring, nine pages of payload.

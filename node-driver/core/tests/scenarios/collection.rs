@@ -17,6 +17,7 @@ fn a_restarted_driver_makes_higher_epochs_and_collects_its_predecessors_director
         bytes: 4_096,
         activity: MonoNanos(START - 10 * SECOND),
         owner: Owner::Dead,
+        free_at: None,
     };
     let restored = Restored {
         last_epoch: Some(Epoch(START * 9)),
@@ -53,6 +54,7 @@ fn collection_at_startup_is_an_option_and_clears_streams_that_are_served_no_more
         bytes: 4_096,
         activity: MonoNanos(0),
         owner: Owner::Dead,
+        free_at: None,
     };
     let restored = Restored {
         last_epoch: None,
@@ -211,6 +213,7 @@ fn directories_found_later_are_collected_like_those_found_at_start() {
         bytes: 1,
         activity: MonoNanos(0),
         owner: Owner::Alive,
+        free_at: None,
     };
     assert_eq!(rig.raw(Event::EpochsFound(vec![orphan])), []);
     let dead = ExistingEpoch {

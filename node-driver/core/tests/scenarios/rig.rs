@@ -8,7 +8,7 @@ use tensorpool_driver_core::config::{
     Profile, StreamSpec, Timing,
 };
 use tensorpool_driver_core::{
-    Action, Driver, EpochKey, Event, OpId, RegionsError, Restored, StatusSnapshot, To,
+    Action, Driver, EpochKey, Event, OpId, Reclaim, RegionsError, Restored, StatusSnapshot, To,
 };
 use tensorpool_wire::{
     ClientId, ConnectionId, CorrelationId, Epoch, HugepagesPolicy, LeaseId, LogicalStream, Message,
@@ -345,8 +345,19 @@ impl Rig {
             Action::CreateRegions { regions, .. } => {
                 format!("create {}", self.key_name(regions.key))
             }
-            Action::RemoveEpoch { key, why, .. } => {
-                format!("remove {} ({})", self.key_name(*key), why.label())
+            Action::RemoveEpoch {
+                key, reclaim, why, ..
+            } => {
+                let how = match reclaim {
+                    Reclaim::Unlink => "",
+                    Reclaim::IfUnused => " if unused",
+                    Reclaim::Empty => " emptied",
+                };
+                format!("remove {}{how} ({})", self.key_name(*key), why.label())
+            }
+            Action::MarkEpoch { key, free_at, .. } => {
+                let seconds = (free_at.get() - START) / SECOND;
+                format!("mark {} free at {seconds} s", self.key_name(*key))
             }
             Action::RefreshActivity { key } => format!("refresh {}", self.key_name(*key)),
             Action::StartRelay { key } => format!("start relay {}", self.key_name(*key)),

@@ -58,6 +58,8 @@ pub(crate) struct Faults {
     pub(crate) fail_persist: u64,
     pub(crate) fail_remove: u64,
     pub(crate) slow_work: u64,
+    /// Of epochs that are made: somebody keeps them mapped, whatever is revoked.
+    pub(crate) hold_epoch: u64,
     /// Memory for so many epochs of each stream while faults last, 0 for no limit.
     pub(crate) epochs_of_memory: u64,
 }
@@ -87,6 +89,7 @@ impl Faults {
             fail_persist: 0,
             fail_remove: 0,
             slow_work: 0,
+            hold_epoch: 0,
             epochs_of_memory: 0,
         }
     }
@@ -116,6 +119,7 @@ impl Faults {
             fail_persist: maybe(random, 15),
             fail_remove: maybe(random, 5),
             slow_work: maybe(random, 4),
+            hold_epoch: 0,
             epochs_of_memory: maybe(random, 3),
         }
     }
@@ -126,6 +130,7 @@ impl Faults {
             policy: 50,
             access: 60,
             epochs_of_memory: 0,
+            hold_epoch: 3,
             ..Self::mixed(random)
         }
     }

@@ -81,16 +81,23 @@ fn sim_clients_recover_from_every_mix_of_faults() {
 // spec: D-4.9-12, D-5-1, D-6-1, GC-2
 fn sim_in_a_cluster_quotas_hold_and_what_nobody_touches_lives_on() {
     let seeds = seeds();
-    let mut faults = 0;
+    let (mut faults, mut emptied) = (0, 0);
     for seed in &seeds {
         run("cluster", *seed, |world| {
             world.be_a_cluster();
             world.live_through(Faults::of_a_cluster(&mut Random::new(*seed)), 25);
             world.live_in_peace(20);
             faults += world.faults_injected();
+            emptied += world.emptied();
         });
     }
     assert!(faults > 10 * seeds.len() as u64, "faults were injected");
+    if chosen_seed().is_none() {
+        assert!(
+            emptied > seeds.len() as u64 / 2,
+            "{emptied} epochs were emptied"
+        );
+    }
     println!("count: simulation seeds = {}", seeds.len());
     println!("count: simulated faults = {faults}");
 }

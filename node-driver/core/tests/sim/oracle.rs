@@ -94,6 +94,7 @@ impl Oracle {
             Action::StopRelay { .. }
             | Action::StartRelay { .. }
             | Action::CreateRegions { .. }
+            | Action::MarkEpoch { .. }
             | Action::RefreshActivity { .. }
             | Action::AnswerStatus { .. }
             | Action::HoldDescriptors { .. }

@@ -16,8 +16,8 @@ use tensorpool_driver_core::config::{
     StreamSpec, Timing,
 };
 use tensorpool_driver_core::{
-    Action, BaseId, Damage, Driver, EpochKey, Event, ExistingEpoch, Note, OpId, Owner, RegionSet,
-    RegionsError, Restored, ShutdownMode, To,
+    Action, BaseId, Damage, Driver, EpochKey, Event, ExistingEpoch, Note, OpId, Owner, Reclaim,
+    RegionSet, RegionsError, Restored, ShutdownMode, To,
 };
 use tensorpool_wire::{
     ConnectionId, Epoch, LogicalStream, Message, MonoNanos, Origin, PoolId, Role, StreamId,
@@ -49,7 +49,7 @@ enum Inbound {
 enum Work {
     Persist(OpId, EpochKey),
     Create(OpId, RegionSet),
-    Remove(OpId, EpochKey),
+    Remove(OpId, EpochKey, Reclaim),
 }
 
 struct Directory {
@@ -58,6 +58,12 @@ struct Directory {
     /// Incarnation of the driver that made it.
     owner: u64,
     complete: bool,
+    /// Somebody maps it until then, whatever is revoked.
+    held_until: u64,
+    /// What lies beside it: when its memory may be taken from them.
+    free_at: Option<u64>,
+    /// A driver was told that somebody has it.
+    in_use: bool,
 }
 
 pub(crate) struct World {
@@ -88,6 +94,8 @@ pub(crate) struct World {
     actions: u64,
     /// What a cluster adds; stand-alone nothing.
     cluster: Option<Cluster>,
+    /// Epochs that were emptied under whoever had them.
+    emptied: u64,
     crash_after: Option<u64>,
     crashes: u64,
     injected: u64,
@@ -191,6 +199,7 @@ impl World {
             transcript,
             actions: 0,
             cluster: None,
+            emptied: 0,
             crash_after: None,
             crashes: 0,
             injected: 0,
@@ -221,6 +230,11 @@ impl World {
 
     pub(crate) const fn faults_injected(&self) -> u64 {
         self.injected
+    }
+
+    /// Epochs that were emptied under whoever had them.
+    pub(crate) const fn emptied(&self) -> u64 {
+        self.emptied
     }
 
     pub(crate) const fn leases_lost(&self) -> u64 {

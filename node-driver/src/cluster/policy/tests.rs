@@ -316,10 +316,16 @@ fn what_this_driver_does_not_do_is_refused_in_words() {
         reason(bound, &[1]).as_deref(),
         Some("numa.node 0 is not a NUMA node of this machine")
     );
-    let forced = reason(
-        |stream| stream.revocation.reclaim_policy = ReclaimPolicy::Force,
-        &[0],
-    );
-    let forced = forced.expect("it is refused");
-    assert!(forced.contains("use Retain"), "{forced}");
+}
+
+#[test]
+fn memory_is_taken_from_clients_only_where_the_stream_says_force() {
+    let told = |policy| {
+        let mut asked = stream("camera", 20_000);
+        asked.revocation.reclaim_policy = policy;
+        asked.revocation.force_after_seconds = 7;
+        compiled(&spec(vec![asked])).spec.streams[0].force_after_ns
+    };
+    assert_eq!(told(ReclaimPolicy::Retain), None);
+    assert_eq!(told(ReclaimPolicy::Force), Some(7_000_000_000));
 }

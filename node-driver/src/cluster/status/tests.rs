@@ -356,6 +356,7 @@ fn a_stream_that_left_the_policy_is_named_until_its_memory_is_given_back() {
         name: "camera".to_owned(),
         uid: "uid-of-the-one-before".to_owned(),
         bytes: 4_096,
+        in_use_bytes: 0,
     }];
     let status = node.status();
     let phases: Vec<_> = status

@@ -71,6 +71,7 @@ fn a_stream_that_fills_its_class_can_be_produced_again_and_again_with_consumers_
 fn a_stream_that_waits_for_memory_keeps_lower_ones_from_what_becomes_free() {
     let mut rig = rig(|policy| {
         small_class(policy, 1);
+        policy.streams[0].grace_ns = 0;
         policy.streams[1].priority = 100;
         policy.streams.push(StreamSpec {
             priority: 50,

@@ -97,3 +97,37 @@ fn a_stream_that_left_the_policy_is_named_until_its_memory_is_free() {
     rig.pass(5);
     assert_eq!(rig.status().departed, []);
 }
+
+#[test]
+fn a_stream_without_grace_gives_its_memory_back_at_once_however_young_it_is() {
+    let mut rig = rig(|policy| policy.streams[0].grace_ns = 0);
+    let held = rig.lease(aeron(1), produce(7));
+    rig.epoch_name(held.epoch);
+    let mut without = policy();
+    without.streams.remove(0);
+    let actions = follow(&mut rig, without);
+    assert_transcript!(
+        rig,
+        actions,
+        [
+            "aeron <- Revoked l1 Producer of client 7 on 10000 Revoked `stream was removed`",
+            "remove 10000/e1 (collected)",
+        ]
+    );
+    assert_eq!(rig.status().memory_bytes, 0);
+}
+
+#[test]
+fn the_memory_of_a_removed_stream_goes_where_nothing_is_collected_too() {
+    let mut rig = Rig::with(|spec| {
+        spec.gc.enabled = false;
+        spec.policy.streams[0].grace_ns = SECOND;
+    });
+    rig.lease(aeron(1), produce(7));
+    let mut without = spec().policy;
+    without.streams.remove(0);
+    follow(&mut rig, without);
+    assert_eq!(rig.status().memory_bytes, EPOCH, "until its grace is over");
+    rig.pass(2);
+    assert_eq!(rig.status().memory_bytes, 0);
+}

@@ -16,6 +16,8 @@ const fn class_epochs(stream: StreamId) -> u64 {
 }
 /// Epochs that the quota allows both streams together: the announced one of each.
 const QUOTA_EPOCHS: u64 = 2;
+/// The camera wants its memory back after this.
+const FORCE_AFTER: u64 = 4 * SECOND;
 const PRODUCERS: u64 = 2;
 const CONSUMERS: u64 = 4;
 
@@ -99,6 +101,7 @@ impl Cluster {
             stream.class = if is_camera { "a" } else { "b" }.to_owned();
             stream.quotas = vec!["ns/quota".to_owned()];
             stream.priority = i32::from(!is_camera && self.lidar_first);
+            stream.force_after_ns = is_camera.then_some(FORCE_AFTER);
         }
     }
 }
@@ -265,12 +268,14 @@ impl World {
         let mut lies: BTreeMap<EpochKey, u64> = self
             .disk
             .iter()
+            // What was to go and somebody has is as if it were unlinked.
+            .filter(|(_, directory)| !directory.in_use)
             .map(|(key, directory)| (*key, directory.bytes))
             .collect();
         for (_, work) in &self.files {
             match work {
                 Work::Create(_, other) => drop(lies.insert(other.key, other.bytes)),
-                Work::Remove(_, key) => drop(lies.remove(key)),
+                Work::Remove(_, key, _) => drop(lies.remove(key)),
                 Work::Persist(..) => {}
             }
         }

@@ -55,17 +55,38 @@ impl World {
                     Event::RegionsFailed { op, error }
                 }
             },
-            Work::Remove(op, key) => {
+            Work::Remove(op, key, reclaim) => {
                 if self.random.once_in(self.faults.fail_remove) {
                     self.injected += 1;
                     self.unheard.push(key);
                     let error = "busy".to_owned();
                     return Event::EpochRemoveFailed { op, error };
                 }
-                self.disk.remove(&key);
-                Event::EpochRemoved { op }
+                self.remove(op, key, reclaim)
             }
         }
+    }
+
+    fn remove(&mut self, op: OpId, key: EpochKey, reclaim: Reclaim) -> Event<'static> {
+        let now = self.now;
+        let held = self.disk.get_mut(&key).filter(|it| it.held_until > now);
+        match (reclaim, held) {
+            (Reclaim::IfUnused, Some(directory)) => {
+                directory.in_use = true;
+                return Event::EpochInUse { op };
+            }
+            (Reclaim::Empty, Some(directory)) => {
+                assert!(
+                    directory.free_at.is_some_and(|at| at <= now),
+                    "{key:?} is emptied before its time"
+                );
+                self.emptied += 1;
+            }
+            (Reclaim::Unlink | Reclaim::IfUnused | Reclaim::Empty, None)
+            | (Reclaim::Unlink, Some(_)) => {}
+        }
+        self.disk.remove(&key);
+        Event::EpochRemoved { op }
     }
 
     pub(super) fn create(&mut self, regions: &RegionSet) -> Result<(), RegionsError> {
@@ -90,11 +111,20 @@ impl World {
                 free_bytes: free,
             });
         }
+        let held = self.random.once_in(self.faults.hold_epoch);
         let directory = Directory {
             bytes: regions.bytes,
             activity: self.now,
             owner: self.incarnation,
             complete: true,
+            held_until: if held {
+                self.injected += 1;
+                self.now + self.random.between(1, 1_500) * STEP
+            } else {
+                0
+            },
+            free_at: None,
+            in_use: false,
         };
         self.disk.insert(regions.key, directory);
         Ok(())

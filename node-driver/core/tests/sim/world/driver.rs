@@ -68,6 +68,7 @@ impl World {
                 bytes: directory.bytes,
                 activity: MonoNanos(directory.activity),
                 owner: Owner::Dead,
+                free_at: directory.free_at.map(MonoNanos),
             })
             .collect();
         let restored = Restored {
@@ -156,13 +157,23 @@ impl World {
                 self.enqueue(Work::Create(op, regions));
             }
             Action::RemoveEpoch {
-                op, key, base, why, ..
+                op,
+                key,
+                base,
+                reclaim,
+                why,
+                ..
             } => {
                 if self.cluster.is_some() {
                     assert_eq!(base, cluster::home_of(key.stream), "{key:?}");
                 }
-                self.say(&format!("  remove {key:?} {}", why.label()));
-                self.enqueue(Work::Remove(op, key));
+                self.say(&format!("  remove {key:?} {reclaim:?} {}", why.label()));
+                self.enqueue(Work::Remove(op, key, reclaim));
+            }
+            Action::MarkEpoch { key, free_at, .. } => {
+                self.say(&format!("  mark {key:?}"));
+                let directory = self.disk.get_mut(&key).expect("what is marked exists");
+                let _before = directory.free_at.get_or_insert_with(|| free_at.get());
             }
             Action::RefreshActivity { key } => {
                 let directory = self.disk.get_mut(&key).expect("a current directory exists");
@@ -210,10 +221,18 @@ impl World {
                         activity: 0,
                         owner: self.incarnation,
                         complete: false,
+                        held_until: 0,
+                        free_at: None,
+                        in_use: false,
                     };
                     self.disk.insert(regions.key, directory);
                 }
-                Work::Remove(_, key) => {
+                Work::Remove(_, key, Reclaim::IfUnused)
+                    if self
+                        .disk
+                        .get(&key)
+                        .is_some_and(|it| it.held_until > self.now) => {}
+                Work::Remove(_, key, _) => {
                     self.disk.remove(&key);
                 }
             }
