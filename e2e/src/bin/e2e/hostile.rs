@@ -7,6 +7,7 @@ use crate::world::{World, until};
 
 mod bystanders;
 mod driver;
+mod keeper;
 
 use driver::Driver;
 
@@ -83,7 +84,7 @@ const KEPT_DESCRIPTORS: u64 = 8;
 type Attack = fn(&World) -> Result<(), String>;
 
 /// In this order, the bystanders being looked at after each.
-const ATTACKS: [(&str, Attack); 7] = [
+const ATTACKS: [(&str, Attack); 8] = [
     ("a volume leads to its own socket only", reach),
     ("garbage is cut off, in words", garbage),
     ("nobody speaks in another's name", forge),
@@ -96,6 +97,10 @@ const ATTACKS: [(&str, Attack); 7] = [
     (
         "damaged files are another epoch, and their reader lives",
         damage,
+    ),
+    (
+        "who keeps a deleted stream's memory loses it, and is told",
+        keeper::loses_it,
     ),
 ];
 

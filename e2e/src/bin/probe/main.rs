@@ -13,6 +13,7 @@ mod damage;
 mod flood;
 mod forge;
 mod garbage;
+mod keep;
 mod line;
 mod listen;
 mod mute;
@@ -30,9 +31,11 @@ usage: tensorpool-probe idle                          does nothing until SIGTERM
        tensorpool-probe mute SOCKET                   asks and never reads
        tensorpool-probe stop STREAM SOCKET            a producer stops itself while it writes a frame
        tensorpool-probe damage SOCKET WHAT            a producer's own files; WHAT is empty, punch or grow
+       tensorpool-probe keep STREAM                   a consumer that never lets go of its first frame
+       tensorpool-probe offer STREAM                  a producer, until its lease ends
        tensorpool-probe reach VOLUME OTHER            what the volume is made of; OTHER is another's socket
 
-SOCKET is a volume's driver.sock. SIGTERM ends `idle` and `listen`.";
+SOCKET is a volume's driver.sock. SIGTERM ends `idle`, `listen` and `keep`.";
 
 /// What an attack could not go on without.
 type Failure = Box<dyn std::error::Error>;
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
         ["stop", stream, socket] => stop::run(stream, socket.as_ref()),
         ["stopping", stream] => stop::while_it_writes(stream),
         ["damage", socket, what] => damage::run(socket.as_ref(), what),
+        ["keep", stream] => keep::run(stream),
+        ["offer", stream] => keep::offer(stream),
         ["reach", volume, other] => reach::run(volume.as_ref(), other.as_ref()),
         ["--help"] => {
             println!("{USAGE}");
