@@ -96,24 +96,25 @@ pub struct PoolReport {
     #[serde(default)]
     #[schemars(with = "i64", range(min = 0))]
     pub pinned_bytes: u64,
-    /// The same by NUMA node. Empty on machines with one.
+    /// Huge pages of this size by NUMA node, whoever has them. Empty on machines with one, and for
+    /// ordinary pages.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub numa: Vec<NumaReport>,
 }
 
-/// Memory of one class on one NUMA node.
+/// Huge pages on one NUMA node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NumaReport {
     /// Number of the NUMA node.
     #[schemars(with = "i32", range(min = 0))]
     pub node: u16,
-    /// Memory there in bytes.
+    /// Bytes in such pages there.
     #[schemars(with = "i64", range(min = 0))]
     pub capacity_bytes: u64,
-    /// Free bytes there.
+    /// Of these, bytes in pages that nobody has.
     #[schemars(with = "i64", range(min = 0))]
     pub free_bytes: u64,
 }

@@ -30,14 +30,13 @@ fn read_in(directory: &Path) -> Vec<HugePages> {
     let mut all: Vec<HugePages> = entries
         .filter_map(|entry| {
             let name = entry.file_name();
-            let kib = name.to_str()?.strip_prefix("hugepages-")?;
-            let kib: u64 = kib.strip_suffix("kB")?.parse().ok()?;
+            let page_bytes = page_bytes(name.to_str()?)?;
             let number = |file: &str| -> Option<u64> {
                 let text = fs::read_to_string(entry.path().join(file)).ok()?;
                 text.trim().parse().ok()
             };
             Some(HugePages {
-                page_bytes: kib.checked_mul(1024)?,
+                page_bytes,
                 free: number("free_hugepages")?,
                 promised: number("resv_hugepages")?,
                 total: number("nr_hugepages")?,
@@ -46,6 +45,13 @@ fn read_in(directory: &Path) -> Vec<HugePages> {
         .collect();
     all.sort_unstable();
     all
+}
+
+/// Bytes of a page, from the kernel's name of a directory: `hugepages-2048kB`.
+pub(super) fn page_bytes(name: &str) -> Option<u64> {
+    let kib = name.strip_prefix("hugepages-")?;
+    let kib: u64 = kib.strip_suffix("kB")?.parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

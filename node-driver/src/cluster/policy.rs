@@ -365,8 +365,10 @@ fn unsupported(stream: &NodeStream, numa_nodes: &[u16]) -> Option<String> {
         NumaPolicy::Bind => "Bind",
     };
     if !numa_nodes.contains(&node) {
+        let those: Vec<String> = numa_nodes.iter().map(u16::to_string).collect();
         return Some(format!(
-            "numa.node {node} is not a NUMA node of this machine"
+            "numa.node {node} is not a NUMA node of this machine, which has memory on {}",
+            those.join(", ")
         ));
     }
     // All memory of a machine with one NUMA node is there.

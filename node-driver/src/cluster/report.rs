@@ -20,7 +20,7 @@ use super::follow::Following;
 use super::object::Seen;
 use super::pace::Pace;
 use super::status::{Facts, Surroundings, same, shut_down, status_of, wants_huge_pages};
-use super::{huge_pages, mounts, random_byte};
+use super::{huge_pages, mounts, numa, random_byte};
 use crate::control::{Control, ControlError};
 
 /// Huge pages and mounts change without an event of ours.
@@ -147,6 +147,7 @@ impl Reporter {
         let following = self.following.borrow_and_update().clone();
         let surroundings = self.surroundings.borrow_and_update().clone();
         let huge_pages = huge_pages::read();
+        let numa_pages = numa::pages();
         let mounts = mounts::read(&snapshot.bases);
         let counted = match following.policy.as_deref() {
             Some(policy) if wants_huge_pages(policy) => {
@@ -162,6 +163,7 @@ impl Reporter {
             snapshot: &snapshot,
             surroundings: &surroundings,
             huge_pages: &huge_pages,
+            numa_pages: &numa_pages,
             counted,
             mounts: &mounts,
             before: before.map_or(&[], |status| &status.conditions),

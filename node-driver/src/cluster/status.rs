@@ -8,8 +8,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use tensorpool_crds::{
-    AeronEndpoint, Condition, DriverIdentity, PageSize, PoolReport, StreamPhase, StreamReport,
-    TensorPoolNodeStatus, Time, Transport, deduplicate, same_but_times, settle,
+    AeronEndpoint, Condition, DriverIdentity, NumaReport, PageSize, PoolReport, StreamPhase,
+    StreamReport, TensorPoolNodeStatus, Time, Transport, deduplicate, same_but_times, settle,
 };
 use tensorpool_driver_core::{DepartedStatus, StreamPhase as CorePhase, StreamStatus, Way};
 
@@ -17,6 +17,7 @@ use super::capacity::Capacity;
 use super::follow::Following;
 use super::huge_pages::HugePages;
 use super::mounts::MountFacts;
+use super::numa::NodePages;
 use super::policy::{ClusterPolicy, RefusedStream};
 use crate::control::{AttachmentId, Snapshot};
 
@@ -26,6 +27,8 @@ const MAX_REASON_BYTES: usize = 64;
 const MAX_MESSAGE_BYTES: usize = 512;
 /// Longest URI in the API. A base directory that makes longer ones is not reported.
 const MAX_URI_BYTES: usize = 512;
+/// Most NUMA nodes of a class in the API.
+const MAX_NUMA_NODES: usize = 64;
 /// Longest name of a pod.
 const MAX_POD_BYTES: usize = 253;
 
@@ -66,6 +69,8 @@ pub struct Facts<'a> {
     pub surroundings: &'a Surroundings,
     /// What the kernel has.
     pub huge_pages: &'a [HugePages],
+    /// The same by NUMA node, on machines with several.
+    pub numa_pages: &'a [NodePages],
     /// What kubelet takes it to have, where that is known.
     pub counted: Option<&'a Capacity>,
     /// How the memory is mounted.
@@ -302,10 +307,24 @@ fn pools(facts: &Facts<'_>, policy: Option<&ClusterPolicy>) -> Vec<PoolReport> {
                 }),
                 allocated_bytes: used.map_or(0, |used| used.current_bytes),
                 pinned_bytes: pinned.remove(page).unwrap_or(0),
-                numa: Vec::new(),
+                numa: by_node(facts.numa_pages, class.page_size),
             }
         })
         .collect()
+}
+
+/// The huge pages of this size on each NUMA node. Ordinary pages are not told: how many are free changes
+/// with every breath of the machine.
+fn by_node(all: &[NodePages], page_size: PageSize) -> Vec<NumaReport> {
+    let of_this_size = all
+        .iter()
+        .filter(|pages| page_size != PageSize::Base && pages.page_bytes == page_size.bytes());
+    let reports = of_this_size.map(|pages| NumaReport {
+        node: pages.node,
+        capacity_bytes: pages.total.saturating_mul(pages.page_bytes),
+        free_bytes: pages.free.saturating_mul(pages.page_bytes),
+    });
+    reports.take(MAX_NUMA_NODES).collect()
 }
 
 /// Cuts a text between characters.

@@ -313,8 +313,8 @@ fn what_this_driver_does_not_do_is_refused_in_words() {
         "{several}"
     );
     assert_eq!(
-        reason(bound, &[1]).as_deref(),
-        Some("numa.node 0 is not a NUMA node of this machine")
+        reason(bound, &[1, 2]).as_deref(),
+        Some("numa.node 0 is not a NUMA node of this machine, which has memory on 1, 2")
     );
 }
 

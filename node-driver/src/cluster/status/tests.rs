@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use tensorpool_crds::{
-    Condition, DriverIdentity, NodePool, PageSize, StreamPhase, TensorPoolNodeSpec,
+    Condition, DriverIdentity, NodePool, NumaReport, PageSize, StreamPhase, TensorPoolNodeSpec,
     TensorPoolNodeStatus, Time, Transport,
 };
 use tensorpool_driver_core::{
@@ -19,6 +19,7 @@ use crate::cluster::capacity::Capacity;
 use crate::cluster::follow::Following;
 use crate::cluster::huge_pages::HugePages;
 use crate::cluster::mounts::MountFacts;
+use crate::cluster::numa::NodePages;
 use crate::cluster::policy::{ClusterStream, Flaw, Here, RefusedStream, policy_of};
 use crate::control::{AttachmentId, BaseFacts, Snapshot};
 
@@ -31,6 +32,7 @@ struct Node {
     snapshot: Snapshot,
     surroundings: Surroundings,
     huge_pages: Vec<HugePages>,
+    numa_pages: Vec<NodePages>,
     counted: Option<Capacity>,
     mounts: Vec<MountFacts>,
     before: Vec<Condition>,
@@ -75,6 +77,7 @@ impl Node {
                 pods: BTreeMap::new(),
             },
             huge_pages: Vec::new(),
+            numa_pages: Vec::new(),
             counted: None,
             mounts: Vec::new(),
             before: Vec::new(),
@@ -94,6 +97,7 @@ impl Node {
             snapshot: &self.snapshot,
             surroundings: &self.surroundings,
             huge_pages: &self.huge_pages,
+            numa_pages: &self.numa_pages,
             counted: self.counted.as_ref(),
             mounts: &self.mounts,
             before: &self.before,
@@ -344,6 +348,37 @@ fn phases_say_how_far_a_stream_is() {
         ..unasked("camera", 1)
     };
     assert_eq!(report(idle), Some((StreamPhase::Ready, None, None)));
+}
+
+#[test]
+fn huge_pages_are_told_by_numa_node_and_only_those_of_the_class() {
+    let mut node = Node::new();
+    let pages = |node, page_bytes, total, free| NodePages {
+        node,
+        page_bytes,
+        total,
+        free,
+    };
+    node.numa_pages = vec![
+        pages(0, 2 << 20, 10, 3),
+        pages(0, 1 << 30, 1, 1),
+        pages(1, 2 << 20, 20, 20),
+    ];
+    node.policy().classes = vec![
+        class("huge", PageSize::Huge2Mi),
+        class("plain", PageSize::Base),
+    ];
+    let status = node.status();
+    let told = |node, capacity_bytes, free_bytes| NumaReport {
+        node,
+        capacity_bytes,
+        free_bytes,
+    };
+    assert_eq!(
+        status.pools[0].numa,
+        [told(0, 20 << 20, 6 << 20), told(1, 40 << 20, 40 << 20)]
+    );
+    assert_eq!(status.pools[1].numa, []);
 }
 
 #[test]
