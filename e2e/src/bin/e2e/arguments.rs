@@ -104,7 +104,7 @@ mod tests {
     fn a_suite_that_does_not_exist_is_an_error_with_those_that_do() {
         let error = names("--only acess").unwrap_err();
         assert!(error.contains("acess"), "{error}");
-        assert!(error.contains("quickstart, access"), "{error}");
+        assert!(error.contains("quickstart, exchange"), "{error}");
     }
 
     #[test]

@@ -39,8 +39,12 @@ fn main() -> ExitCode {
     let mut report = report::Report::default();
     if let Some(world) = world_of(&arguments, &mut report) {
         for suite in arguments.suites() {
+            if suite.is_alone {
+                report.settle();
+            }
             (suite.run)(&world, &mut report);
         }
+        report.settle();
         if report.has_failed() {
             world.tell_what_runs();
         }

@@ -1,5 +1,7 @@
 //! What was shown, and what was not.
 
+use std::mem;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::ending;
@@ -9,6 +11,15 @@ use crate::ending;
 pub(crate) struct Report {
     passed: u32,
     failed: Vec<&'static str>,
+    beside: Vec<Beside>,
+}
+
+/// A step that goes on beside others.
+#[derive(Debug)]
+struct Beside {
+    what: &'static str,
+    /// What it says, and how long it took.
+    thread: JoinHandle<(Result<String, String>, Duration)>,
 }
 
 impl Report {
@@ -22,8 +33,45 @@ impl Report {
         let started = Instant::now();
         ending::stop_if_asked();
         let outcome = step();
+        self.end(what, outcome, started.elapsed())
+    }
+
+    /// Begins a step that waits more than it works. Others go on meanwhile; [`Self::settle`] says what it
+    /// said and how it ended.
+    pub(crate) fn beside(
+        &mut self,
+        what: &'static str,
+        step: impl FnOnce() -> Result<String, String> + Send + 'static,
+    ) {
+        println!("== {what}: begins, beside what follows");
         ending::stop_if_asked();
-        let seconds = started.elapsed().as_secs_f64();
+        let thread = thread::spawn(move || {
+            let started = Instant::now();
+            let outcome = step();
+            (outcome, started.elapsed())
+        });
+        self.beside.push(Beside { what, thread });
+    }
+
+    /// Waits for everything that goes on beside.
+    pub(crate) fn settle(&mut self) {
+        for Beside { what, thread } in mem::take(&mut self.beside) {
+            let ended = thread.join();
+            println!("== {what}");
+            let (outcome, took) =
+                ended.unwrap_or_else(|_| (Err("its thread panicked".to_owned()), Duration::ZERO));
+            self.end(what, outcome.map(|said| print!("{said}")), took);
+        }
+    }
+
+    fn end<T>(
+        &mut self,
+        what: &'static str,
+        outcome: Result<T, String>,
+        took: Duration,
+    ) -> Option<T> {
+        ending::stop_if_asked();
+        let seconds = took.as_secs_f64();
         match outcome {
             Ok(made) => {
                 println!("ok      {seconds:6.1} s  {what}");
@@ -71,5 +119,26 @@ mod tests {
             report.summary(Duration::from_secs(61)),
             "e2e: 1 passed, 1 failed (two), 1 min 1 s"
         );
+    }
+
+    #[test]
+    fn what_goes_on_beside_counts_once_it_has_ended() {
+        let mut report = Report::default();
+        let (go, may_go) = std::sync::mpsc::channel();
+        report.beside("good", || Ok("said\n".to_owned()));
+        report.beside("late", move || {
+            may_go.recv().map_err(|error| error.to_string())
+        });
+        report.beside("broken", || panic!("on purpose"));
+        assert_eq!(
+            report.step("between", || go
+                .send("at last\n".to_owned())
+                .map_err(|_| "gone".to_owned())),
+            Some(())
+        );
+        assert_eq!(report.passed, 1);
+        report.settle();
+        assert_eq!(report.passed, 3);
+        assert_eq!(report.failed, ["broken"]);
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Suite {
     pub(crate) what: &'static str,
     /// Suites whose pods it uses.
     pub(crate) needs: &'static [&'static str],
+    /// Whether nothing of the suites before it may go on beside it.
+    pub(crate) is_alone: bool,
     pub(crate) run: fn(&World, &mut Report),
 }
 
@@ -37,6 +39,7 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "quickstart",
         what: "docs/quickstart.md as it is written",
         needs: &[],
+        is_alone: false,
         run: |world, report| {
             report.step("the quickstart works as it is written", || {
                 quickstart(world)
@@ -44,15 +47,32 @@ pub(crate) const SUITES: &[Suite] = &[
         },
     },
     Suite {
+        name: "exchange",
+        what: "10,000 frames of which every byte is known, and helm test",
+        needs: &["quickstart"],
+        is_alone: false,
+        run: |world, report| {
+            // The frames of both take their time, so others have it, too.
+            let (tested, exchanged) = (world.clone(), world.clone());
+            report.beside("helm test passes", move || helm_test(&tested));
+            report.beside(
+                "two restricted pods exchange 10,000 frames through huge pages",
+                move || exchange(&exchanged),
+            );
+        },
+    },
+    Suite {
         name: "access",
         what: "what pods must not get, and what they cannot do with what they got",
         needs: &["quickstart"],
+        is_alone: false,
         run: access::run,
     },
     Suite {
         name: "pages",
         what: "who is charged for huge pages",
         needs: &["quickstart"],
+        is_alone: false,
         run: |world, report| {
             report.step("pods with frames are not charged for huge pages", || {
                 pages::are_the_drivers(world, &[(VISION, "camera"), (VISION, "detector")])
@@ -60,48 +80,38 @@ pub(crate) const SUITES: &[Suite] = &[
         },
     },
     Suite {
-        name: "exchange",
-        what: "10,000 frames of which every byte is known, and helm test",
-        needs: &["quickstart"],
-        run: |world, report| {
-            // The frames of both take their time, so they have it together.
-            let manifest = world.path("e2e/manifests/exchange.yaml");
-            let begun = world.kubectl(&["apply", "--filename", &manifest]);
-            report.step("helm test passes", || helm_test(world));
-            report.step(
-                "two restricted pods exchange 10,000 frames through huge pages",
-                || begun.and_then(|_| exchange(world)),
-            );
-        },
-    },
-    Suite {
         name: "aeron",
         what: "pods on Aeron beside pods on sockets",
         needs: &[],
+        is_alone: false,
         run: aeron::run,
     },
     Suite {
         name: "pace",
         what: "how long frames take between pods, beside processes of the node",
         needs: &[],
+        is_alone: true,
         run: pace::run,
     },
     Suite {
         name: "faults",
         what: "what dies, is replaced or is away, and what becomes of frames",
         needs: &[],
+        is_alone: true,
         run: faults::run,
     },
     Suite {
         name: "hostile",
         what: "pods that mean harm: garbage, floods, crowds, stopped and damaged streams",
         needs: &[],
+        is_alone: true,
         run: hostile::run,
     },
     Suite {
         name: "audit",
         what: "the charts' roles beside what was used (true after all suites before it)",
         needs: &[],
+        is_alone: true,
         run: |world, report| {
             report.step(
                 "the charts' roles are what was used, no more and no less",
@@ -113,6 +123,7 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "uninstall",
         what: "refused while pods have volumes; forced; and everything goes",
         needs: &["quickstart"],
+        is_alone: true,
         run: uninstall::run,
     },
 ];
@@ -165,34 +176,33 @@ fn quickstart(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn exchange(world: &World) -> Result<(), String> {
+fn exchange(world: &World) -> Result<String, String> {
+    let manifest = world.path("e2e/manifests/exchange.yaml");
+    world.kubectl(&["apply", "--filename", &manifest])?;
     wait_for(
         world,
         "exchange-consumer",
         "jsonpath={.status.phase}=Succeeded",
     )?;
     let said = world.kubectl(&["logs", "--namespace", VISION, "exchange-consumer"])?;
-    print!("{said}");
     let wanted = format!("{FRAMES} frames of 16001 bytes were as they should be, 0 were lost");
     if !said.contains(&wanted) {
-        return Err(format!("not said: {wanted}"));
+        return Err(format!("not said: {wanted}: {said}"));
     }
     if !said.contains("pages of 2048 kB") {
-        return Err("the memory was not of huge pages".to_owned());
+        return Err(format!("the memory was not of huge pages: {said}"));
     }
-    Ok(())
+    Ok(said)
 }
 
-fn helm_test(world: &World) -> Result<(), String> {
-    let said = world.helm(&[
+fn helm_test(world: &World) -> Result<String, String> {
+    world.helm(&[
         "test",
         "tensorpool",
         "--namespace",
         SYSTEM,
         "--timeout=240s",
-    ])?;
-    println!("{said}");
-    Ok(())
+    ])
 }
 
 fn wait_for(world: &World, pod: &str, what: &str) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 const HUGEPAGES: u64 = 400;
 
 /// A cluster that is up, and what was built before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct World {
     /// The checkout.
     root: PathBuf,
@@ -31,7 +32,7 @@ pub(crate) struct World {
     program: PathBuf,
     name: String,
     is_strict: bool,
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
 }
 
 impl World {
@@ -69,7 +70,7 @@ impl World {
             program: arguments.cluster.clone(),
             name: arguments.name.clone(),
             is_strict: arguments.strict,
-            cluster,
+            cluster: Arc::new(cluster),
         }
     }
 
