@@ -46,7 +46,11 @@ const BAD: [(&str, &str); 21] = [
 ];
 
 /// Wrong in a way that a schema cannot say.
-const CONTRADICTIONS: [(&str, &str); 4] = [
+const CONTRADICTIONS: [(&str, &str); 5] = [
+    (
+        r#"image.tag="0.0.9""#,
+        "image.tag: 0.0.9 is older than this chart",
+    ),
     (
         r#"nodeProfiles=[{"name":"a","pools":[{"pageSize":"4Ki","size":"1Mi","guarantee":true}]}]"#,
         "nodeProfiles.a: ordinary pages cannot be set aside",

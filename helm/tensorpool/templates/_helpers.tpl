@@ -26,6 +26,12 @@ tensorpool-node-driver
 {{/* An image of the Dockerfile: dict "root" $ "name" TARGET */}}
 {{- define "tensorpool.image" -}}
 {{- $image := .root.Values.image -}}
+{{- $version := .root.Chart.AppVersion -}}
+{{- if and (regexMatch "^v?[0-9]+[.][0-9]+[.][0-9]+$" $image.tag) (regexMatch "^[0-9]+[.][0-9]+[.][0-9]+$" $version) -}}
+{{- if semverCompare (printf "<%s" $version) $image.tag -}}
+{{- fail (printf "image.tag: %s is older than this chart, which is for programs of version %s and gives them what older ones do not know; leave image.tag empty" $image.tag $version) -}}
+{{- end -}}
+{{- end -}}
 image: {{ printf "%s/%s:%s" $image.repository .name (default .root.Chart.AppVersion $image.tag) | quote }}
 imagePullPolicy: {{ $image.pullPolicy }}
 {{- end }}
