@@ -3,9 +3,7 @@
 //!
 //! Which physical pages a file got decides by up to a third how fast copies into it are (both ours and
 //! the plain ones move together from run to run), so all memory is allocated anew several times, while
-//! that of before is still there: the kernel would give the same pages again. And where the source begins
-//! in its page, beside where the slot begins in its own, decides by up to a fifth, for each kind at other
-//! places: so each placement has another source.
+//! that of before is still there: the kernel would give the same pages again.
 //!
 //! Nobody consumes meanwhile: what is measured is the producer's time. A consumer that looks costs
 //! cache misses on the header lines only.
@@ -32,10 +30,6 @@ pub(crate) const SLOTS: u32 = 16;
 /// Pieces of memory of each other kind: two copies of four go to our slots, so that all come back to a
 /// piece after the same number of other copies.
 const PIECES: usize = 8;
-
-/// Sources begin at places in a page that are so far apart: all of a page, once round.
-const STEP: usize = 176;
-const PAGE: usize = 4096;
 
 /// What the slots are on.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +71,7 @@ const ORDERS: [[Kind; 4]; 2] = [
 
 /// Where each kind copies to.
 struct Copies {
-    len: usize,
     source: Vec<u8>,
-    /// Where in it a frame begins.
-    begin: usize,
     tensor: TensorSpec,
     producer: Producer,
     private: Vec<Vec<u8>>,
@@ -90,9 +81,7 @@ struct Copies {
 impl Copies {
     fn open(way: &Way, len: usize, placement: usize) -> Result<Self, String> {
         Ok(Self {
-            len,
-            source: vec![0x5a_u8; len + PAGE],
-            begin: placement * STEP % PAGE,
+            source: vec![0x5a_u8; len],
             tensor: TensorSpec::bytes(len).map_err(|error| error.to_string())?,
             producer: connect::producer(way, &stream_name(len))?,
             private: vec![vec![1_u8; len]; PIECES],
@@ -106,7 +95,7 @@ impl Copies {
         index: usize,
         histogram: &mut Histogram<u64>,
     ) -> Result<(), String> {
-        let source = &self.source[self.begin..][..self.len];
+        let source = &self.source;
         match kind {
             Kind::Ours => publish(&mut self.producer, &self.tensor, source, histogram),
             Kind::Bare => bare_copy(&mut self.producer, &self.tensor, source, histogram),

@@ -149,7 +149,7 @@ fn bench(wanted: Wanted) -> Result<bool, String> {
 
 const TMPFS: Memory = Memory {
     name: "tmpfs",
-    placements: 24,
+    placements: 48,
 };
 /// Placed once: there is not memory for many epochs.
 const HUGE_PAGES: Memory = Memory {
