@@ -12,6 +12,8 @@ pub const MAX_PAUSE: Duration = Duration::from_secs(30);
 pub struct Pace {
     not_before: Option<Instant>,
     failures: u32,
+    /// The server wished for the pause.
+    is_wished: bool,
 }
 
 impl Pace {
@@ -23,8 +25,10 @@ impl Pace {
 
     /// A write that began at `began` was taken.
     pub fn wrote(&mut self, began: Instant) {
-        self.failures = 0;
-        self.not_before = Some(began + COALESCE);
+        *self = Self {
+            not_before: Some(began + COALESCE),
+            ..Self::default()
+        };
     }
 
     /// A write failed at `now`. The pause doubles with each failure in a row, is never shorter than
@@ -34,10 +38,19 @@ impl Pace {
         let doubled = COALESCE * 2_u32.saturating_pow(self.failures.min(8));
         let pause = doubled.min(MAX_PAUSE);
         let pause = pause - pause / 2 * u32::from(share) / 255;
+        self.is_wished = wish.is_some();
         // A server that wishes for an hour is not believed.
         let wish = wish.unwrap_or_default().min(MAX_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause.max(wish).max(COALESCE / 2));
+    }
+
+    /// The server said something at `now`: what is left of a pause after failures is a second at most,
+    /// unless the server wished for it.
+    pub fn heard(&mut self, now: Instant) {
+        if self.failures > 0 && !self.is_wished {
+            self.not_before = self.not_before.map(|at| at.min(now + COALESCE));
+        }
     }
 
     /// Failures since the last success.
@@ -84,6 +97,26 @@ mod tests {
         assert_eq!(pace.not_before(), Some(now + Duration::from_secs(7)));
         pace.failed(now, Some(Duration::from_secs(3_600)), 0);
         assert_eq!(pace.not_before(), Some(now + MAX_PAUSE));
+    }
+
+    #[test]
+    fn a_server_that_is_heard_again_ends_a_pause_but_not_one_that_it_wished_for() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        for _ in 0..6 {
+            pace.failed(now, None, 0);
+        }
+        let later = now + Duration::from_secs(3);
+        pace.heard(later);
+        assert_eq!(pace.not_before(), Some(later + COALESCE));
+        pace.heard(later + COALESCE / 2);
+        assert_eq!(pace.not_before(), Some(later + COALESCE), "no later");
+        pace.failed(now, Some(Duration::from_secs(20)), 0);
+        pace.heard(later);
+        assert_eq!(pace.not_before(), Some(now + MAX_PAUSE));
+        pace.wrote(now);
+        pace.heard(later);
+        assert_eq!(pace.not_before(), Some(now + COALESCE));
     }
 
     #[test]

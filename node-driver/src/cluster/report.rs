@@ -72,9 +72,7 @@ impl Reporter {
         let mut there = There::default();
         let mut object_changed = false;
         loop {
-            if let Some(at) = pace.not_before() {
-                sleep_until(at.into()).await;
-            }
+            object_changed |= self.pause(&mut pace).await;
             changes.mark_unchanged();
             if std::mem::take(&mut object_changed) {
                 let seen = self.seen.borrow_and_update();
@@ -122,6 +120,22 @@ impl Reporter {
                 () = sleep(LOOK_AGAIN) => {}
             }
         }
+    }
+
+    /// Until the next write may go out. Whether the object changed meanwhile: then the API server is there
+    /// again, and somebody may wait for an answer.
+    async fn pause(&mut self, pace: &mut Pace) -> bool {
+        let mut has_changed = false;
+        while let Some(at) = pace.not_before() {
+            tokio::select! {
+                () = sleep_until(at.into()) => break,
+                Ok(()) = self.seen.changed() => {
+                    has_changed = true;
+                    pace.heard(Instant::now());
+                }
+            }
+        }
+        has_changed
     }
 
     /// The driver has ended; nobody attaches here until the next one runs.
