@@ -135,14 +135,18 @@ impl Totals {
     }
 }
 
-/// Sums the lines `test result: ok. 3 passed; …`.
+/// Sums what lines like `test result: ok. 3 passed; …` say. Miri's seeds speak all at once, so that one
+/// may begin within another's line.
 pub(super) fn totals(output: &str) -> Totals {
-    let passed = output
-        .lines()
-        .filter_map(|line| line.strip_prefix("test result: ")?.split_once(". "))
-        .filter_map(|(_, numbers)| numbers.split_once(" passed")?.0.parse::<u64>().ok())
-        .sum();
-    Totals { passed }
+    let mut before: Vec<&str> = output.split(" passed; ").collect();
+    before.pop();
+    let numbers = before.iter().filter_map(|text| {
+        let (_, number) = text.rsplit_once(". ")?;
+        number.parse::<u64>().ok()
+    });
+    Totals {
+        passed: numbers.sum(),
+    }
 }
 
 fn environment(bench: &Bench<'_>, command: &mut Command) {

@@ -41,4 +41,7 @@ fn a_test_that_says_it_did_not_run_counts_nowhere() {
 fn totals_are_summed_over_test_binaries() {
     let output = "test result: ok. 3 passed; 0 failed\nx\ntest result: ok. 4 passed; 0 failed\n";
     assert_eq!(totals(output), Totals { passed: 7 });
+    let at_once = "test result: okok. 3 passed; 0 failed. 4 passed; 0 failed; 1 s\n; 1 s\n";
+    assert_eq!(totals(at_once), Totals { passed: 7 });
+    assert_eq!(totals("test result: FAILED. "), Totals { passed: 0 });
 }
