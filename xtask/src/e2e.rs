@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::command::{self, Show};
@@ -228,8 +229,13 @@ pub(crate) fn build_programs_of_images(
     Ok(STATIC.iter().map(|compiled| compiled.programs.len()).sum())
 }
 
+/// The gate `images` builds beside the others, with what they leave of the processors: without this it may
+/// still copy a program that the gate `e2e` already packs.
+static BUILDING: Mutex<()> = Mutex::new(());
+
 /// Compiles what the images hold, and puts it where the Dockerfile's first stage would.
 fn build_static(workspace: &Workspace, target: &Path) -> Result<PathBuf, String> {
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     workspace
         .say("building static programs for the images (the first time this takes some minutes)");
     let stage = target.join("images");
