@@ -169,6 +169,19 @@ impl World {
     /// Stops the API server as a lost network does: connections stay, and nobody answers.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
+        // A signal sent is not yet taken: on a busy machine threads that wait for a core may still
+        // have it when the next request comes, and answer that.
+        let threads = format!("/proc/{}/task", self.api_server());
+        eventually("every thread of the API server stands still", || {
+            let threads = fs::read_dir(&threads).map_err(|error| error.to_string())?;
+            let running = threads.flatten().find_map(|thread| {
+                // One that ended meanwhile does nothing any more.
+                let status = fs::read_to_string(thread.path().join("status")).ok()?;
+                let state = status.lines().find(|line| line.starts_with("State:"))?;
+                (!state.contains("stopped")).then(|| state.to_owned())
+            });
+            running.map_or(Ok(()), Err)
+        });
     }
 
     /// It answers again.
@@ -177,10 +190,13 @@ impl World {
     }
 
     fn signal(&self, signal: &str) {
+        said(Command::new("kill").args([signal, &self.api_server().to_string()]));
+    }
+
+    fn api_server(&self) -> u32 {
         let directory = self.control_plane.audit_log();
         let directory = directory.parent().expect("it lies in a directory");
-        let pid = api_server_in(directory).to_string();
-        said(Command::new("kill").args([signal, &pid]));
+        api_server_in(directory)
     }
 
     pub(crate) fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Output {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tensorpool_transport::aeron::media_driver::{EmbeddedMediaDriver, MediaDriverConfig};
 use tensorpool_transport::aeron::port::{AeronClientPort, Endpoint, Endpoints};
 use tensorpool_transport::aeron::rusteron::{RusteronClient, RusteronConfig};
@@ -60,7 +60,15 @@ impl ExternalMediaDriver {
     /// Stops it where it stands, or lets it go on.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a running child"), signal).expect("it can be signalled");
+        let pid = pid.expect("a running child");
+        kill_process(pid, signal).expect("it can be signalled");
+        if signal == Signal::STOP {
+            // A signal sent is not yet taken: on a busy machine it may run on for a while.
+            let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED)
+                .expect("it is our child")
+                .expect("the wait is for a change");
+            assert!(status.stopped(), "{status:?}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tensorpool_transport::aeron::media_driver::{EmbeddedMediaDriver, MediaDriverConfig};
 use tensorpool_transport::aeron::rusteron::{RusteronClient, RusteronConfig};
 use tensorpool_transport::pubsub::{MessageClient, Publication, Subscription};
@@ -145,12 +146,19 @@ impl Peer {
         self.input.flush().expect("the peer reads");
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id())
             .ok()
-            .and_then(rustix::process::Pid::from_raw)
+            .and_then(Pid::from_raw)
             .expect("a running child has a pid");
-        rustix::process::kill_process(pid, signal).expect("signal the peer");
+        kill_process(pid, signal).expect("signal the peer");
+        if signal == Signal::STOP {
+            // A signal sent is not yet taken: on a busy machine the peer may run on for a while.
+            let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED)
+                .expect("it is our child")
+                .expect("the wait is for a change");
+            assert!(status.stopped(), "{status:?}");
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
