@@ -44,10 +44,12 @@ pub(crate) enum ServeError {
     #[error("regions cannot be guarded against truncation")]
     Fault(#[from] FaultError),
     /// A directory of the driver's own.
-    #[error("cannot make the directory {path}")]
+    #[error("cannot make the directory {path}: {key} must name one that can be made or is there")]
     Directory {
         /// Which.
         path: PathBuf,
+        /// The configuration key that names it.
+        key: &'static str,
         /// Why.
         #[source]
         source: io::Error,
@@ -142,7 +144,7 @@ pub(crate) fn serve(loaded: &Loaded) -> Result<(), ServeError> {
     install_fault_handler()?;
     greet(loaded);
     let descriptors = raise_descriptor_limit();
-    make_dir(&settings.driver.state_dir)?;
+    make_dir(&settings.driver.state_dir, "driver.state_dir")?;
 
     let stores = Arc::new(Stores::open(settings)?);
     let _lock = InstanceLock::take(
@@ -292,13 +294,14 @@ fn raise_descriptor_limit() -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-fn make_dir(path: &Path) -> Result<(), ServeError> {
+fn make_dir(path: &Path, key: &'static str) -> Result<(), ServeError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(path)
         .map_err(|source| ServeError::Directory {
             path: path.to_owned(),
+            key,
             source,
         })
 }
@@ -365,7 +368,7 @@ fn listen(settings: &Settings, descriptors: u64) -> Result<Option<SocketServer>,
     .map_err(ServeError::Socket)?;
     if let Some(socket) = &settings.socket {
         if let Some(dir) = socket.path.parent() {
-            make_dir(dir)?;
+            make_dir(dir, "socket.path")?;
         }
         server.add_listener(STANDALONE, &socket.path, socket.mode)?;
     }

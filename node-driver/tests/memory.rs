@@ -309,7 +309,8 @@ fn hugepages_asked_for_but_absent_refuse_the_start_and_the_attach() {
     assert_eq!(driver.wait().code(), Some(1));
     let log = driver.log();
     assert!(
-        log.contains("hugepages are required") && log.contains("tmpfs"),
+        log.contains("hugepages are required")
+            && log.contains("tmpfs; mount a hugetlbfs there, name a directory on one"),
         "{log}"
     );
 
@@ -319,6 +320,19 @@ fn hugepages_asked_for_but_absent_refuse_the_start_and_the_attach() {
     let answer = client.attach_with_hugepages(Role::Consumer, CAMERA, 7);
     assert_eq!(answer.code, ResponseCode::Rejected);
     assert_eq!(answer.error_message, "hugepages not available");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named_with_the_key_that_asks_for_it() {
+    let place = Place::new(Options::default());
+    std::fs::write(place.state_dir(), "a file").expect("nothing is there yet");
+    let mut driver = Driver::spawn(&place);
+    assert_eq!(driver.wait().code(), Some(1));
+    let log = driver.log();
+    assert!(
+        log.contains("driver.state_dir must name one that can be made or is there"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -119,7 +119,11 @@ pub enum StoreError {
         ours: u32,
     },
     /// `require_hugepages` without hugepages.
-    #[error("hugepages are required, but {} lies on {found}", path.display())]
+    #[error(
+        "hugepages are required, but {} lies on {found}; mount a hugetlbfs there, name a directory on one, \
+         or do without require_hugepages",
+        path.display()
+    )]
     NotHugepages {
         /// The base directory.
         path: PathBuf,

@@ -28,7 +28,7 @@ impl Pictures {
     pub(crate) fn load(directory: &Path) -> Result<Self, String> {
         let entries = fs::read_dir(directory).map_err(|error| {
             format!(
-                "could not read the directory {}: {error}",
+                "could not read {}: {error}; name a directory of .png or .jpg files with --images",
                 directory.display()
             )
         })?;
