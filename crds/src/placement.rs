@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct Numa {
     /// None: any NUMA node (default). Preferred: this one while it has free pages, then others. Bind:
-    /// this one only. On machines with several NUMA nodes drivers of this version do neither, and the
-    /// stream fails there with the reason Unsupported.
+    /// this one only; where it has too few free pages the stream waits and says so. The driver must be
+    /// allowed to run on CPUs of the NUMA node. A machine without such a NUMA node does not carry the
+    /// stream (reason Unsupported).
     #[serde(default)]
     pub policy: NumaPolicy,
     /// Number of the NUMA node, from 0 to 1023. Required unless policy is None. Example: 0.

@@ -13,8 +13,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use tensorpool_driver_core::{BaseId, EpochKey, OpId, Reclaim, RegionSet, RegionsError};
-use tensorpool_shm::{CreateError, CreatedEpoch, Creator, StoreError, StreamLayout};
+use tensorpool_driver_core::{
+    self as core, BaseId, EpochKey, OpId, Reclaim, RegionSet, RegionsError,
+};
+use tensorpool_shm::{
+    CreateError, CreateOptions, CreatedEpoch, Creator, Numa, StoreError, StreamLayout,
+};
 use tensorpool_wire::{Epoch, MonoNanos, PoolStride};
 
 use crate::attachments::views::Views;
@@ -335,8 +339,19 @@ impl Worker {
             start,
         };
         let store = self.stores.get(regions.base);
-        let permissions = self.stores.permissions(regions.base, regions.on_aeron);
-        let created = store.create_with(layout, creator, permissions)?;
+        let options = CreateOptions {
+            permissions: self.stores.permissions(regions.base, regions.on_aeron),
+            numa: regions.numa.map(|numa| match numa {
+                core::Numa::Preferred(node) => Numa::Preferred(node),
+                core::Numa::Bind(node) => Numa::Bind(node),
+            }),
+        };
+        let created = store.create_with(layout, creator, options)?;
+        if let Some(share) = created.on_node()
+            && share.there < share.bytes
+        {
+            tracing::warn!(%stream, %epoch, node = share.node, bytes = share.bytes, there = share.there, "the preferred NUMA node had too little memory: some lies on others");
+        }
         // Before anybody hears of the epoch.
         self.views.epoch_made(store.path(), regions.key);
         Ok(created)
@@ -349,9 +364,18 @@ fn failure(error: &CreateError) -> RegionsError {
         CreateError::NoSpace { needed, free, .. } => RegionsError::NoSpace {
             needed_bytes: *needed,
             free_bytes: *free,
+            node: None,
+        },
+        CreateError::NodeFull {
+            needed, had, node, ..
+        } => RegionsError::NoSpace {
+            needed_bytes: *needed,
+            free_bytes: *had,
+            node: Some(*node),
         },
         CreateError::Exists { .. }
         | CreateError::Directory(_)
+        | CreateError::Node(_)
         | CreateError::File { .. }
         | CreateError::Map { .. }
         | CreateError::Lock { .. } => RegionsError::Other(in_words(error)),

@@ -2,6 +2,8 @@
 //!
 //! Every byte is allocated before the superblock says that the region is there, so no client can be
 //! killed by a page that cannot be had. On any error what was made is removed again.
+//!
+//! Pages of one NUMA node are asked for by running there (`numa`), and looked for afterwards.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,18 +14,19 @@ use rustix::fs::{
     openat,
 };
 use rustix::io::Errno;
-use tensorpool_wire::{Epoch, MonoNanos, ShmUri, StreamId, UriError};
+use tensorpool_wire::{MonoNanos, ShmUri, UriError};
 
 use crate::contain::ValidatedUri;
 use crate::directory::ensure_directory;
-use crate::error::{ContainError, MapError};
+use crate::error::{ContainError, CreateError, MapError};
 use crate::hugepage::Filesystem;
-use crate::layout::{SUPERBLOCK_BYTES, StreamLayout};
+use crate::layout::{RegionKind, SUPERBLOCK_BYTES, StreamLayout};
 use crate::mapping::RegionSource;
+use crate::numa::{self, NodeShare, Numa, NumaError, OnNode};
 use crate::permissions::Permissions;
 use crate::reader::ReadMapping;
 use crate::region::{Access, MapOptions, Region, RegionError};
-use crate::store::{EpochStore, StoreError};
+use crate::store::EpochStore;
 use crate::superblock::{self, Creator};
 
 /// An epoch as its creator holds it. Dropping it unmaps; [`EpochStore::remove`] removes the files.
@@ -41,6 +44,17 @@ pub struct CreatedEpoch {
     extents: Vec<Extent>,
     /// Whether the filesystem counts blocks by what was allocated, neither more nor less.
     counts_blocks: bool,
+    /// Where its pages are, if a NUMA node was asked for.
+    on_node: Option<NodeShare>,
+}
+
+/// How the files of one epoch are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// Their modes.
+    pub permissions: Permissions,
+    /// Where their pages come from; `None`: wherever the kernel takes them.
+    pub numa: Option<Numa>,
 }
 
 /// How long a file is, and how much of it is there.
@@ -60,91 +74,6 @@ pub enum FileChange {
     Grew,
 }
 
-/// Why an epoch could not be created. Nothing of it is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// Epochs are never reused (ambiguities B-20).
-    #[error("epoch directory {} exists already; epochs are never reused", path.display())]
-    Exists {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A directory could not be prepared.
-    #[error(transparent)]
-    Directory(#[from] StoreError),
-    /// The filesystem or the hugepage pool is exhausted.
-    #[error(
-        "stream {stream_id} epoch {epoch} needs {needed} bytes ({} pages of {page_bytes} bytes), \
-         but {free} are free and {held_by_old_epochs} are held by older epochs in {}; enlarge the \
-         mount or the hugepage pool, make the stream smaller, or keep fewer epochs",
-        needed / page_bytes,
-        path.display()
-    )]
-    NoSpace {
-        /// The stream.
-        stream_id: StreamId,
-        /// The epoch.
-        epoch: Epoch,
-        /// Bytes that its files need, in whole pages.
-        needed: u64,
-        /// Bytes that were free after the attempt was undone.
-        free: u64,
-        /// Bytes in epochs that a newer one has replaced, this stream's included.
-        held_by_old_epochs: u64,
-        /// Bytes of one page of the filesystem.
-        page_bytes: u64,
-        /// The store's directory.
-        path: PathBuf,
-    },
-    /// A file could not be made.
-    #[error("region file {} could not be created", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file could not be mapped.
-    #[error("region file {} could not be mapped by its creator", path.display())]
-    Map {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// `mlock` failed, which is fatal where it was asked for (D-17-5).
-    #[error(
-        "region file {} could not be locked in memory; raise RLIMIT_MEMLOCK or set mlock_shm = false",
-        path.display()
-    )]
-    Lock {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-// === impl CreateError ===
-
-impl CreateError {
-    /// The reason as a label, one of six.
-    #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Exists { .. } => "exists",
-            Self::Directory(_) => "directory",
-            Self::NoSpace { .. } => "no_space",
-            Self::File { .. } => "file",
-            Self::Map { .. } => "map",
-            Self::Lock { .. } => "lock",
-        }
-    }
-}
-
 // === impl EpochStore ===
 
 impl EpochStore {
@@ -158,10 +87,15 @@ impl EpochStore {
         layout: StreamLayout,
         creator: Creator,
     ) -> Result<CreatedEpoch, CreateError> {
-        self.create_with(layout, creator, self.options().permissions)
+        let options = CreateOptions {
+            permissions: self.options().permissions,
+            numa: None,
+        };
+        self.create_with(layout, creator, options)
     }
 
-    /// The same with other modes than the store's for the files of this epoch.
+    /// The same with modes and a NUMA node of this epoch's own. While the files are allocated on a node,
+    /// the calling thread runs there.
     ///
     /// # Errors
     /// [`CreateError`]; nothing of the epoch is left behind.
@@ -169,7 +103,7 @@ impl EpochStore {
         &self,
         layout: StreamLayout,
         creator: Creator,
-        permissions: Permissions,
+        options: CreateOptions,
     ) -> Result<CreatedEpoch, CreateError> {
         let stream_name = layout.stream_id().to_string();
         let epoch_name = layout.epoch().to_string();
@@ -181,7 +115,7 @@ impl EpochStore {
         let made = match mkdirat(&stream, epoch_name.as_str(), Mode::RWXU) {
             Ok(()) => {
                 let place = (stream.as_fd(), epoch_name.as_str(), path.as_path());
-                self.fill(place, &layout, creator, permissions)
+                self.fill(place, &layout, creator, options)
             }
             Err(Errno::EXIST) => return Err(CreateError::Exists { path }),
             Err(e) => Err(Failure::File(path.clone(), e.into())),
@@ -191,6 +125,7 @@ impl EpochStore {
                 files,
                 superblocks,
                 extents,
+                on_node,
             }) => Ok(CreatedEpoch {
                 bytes: layout.total_bytes(self.page_bytes()),
                 layout,
@@ -200,6 +135,7 @@ impl EpochStore {
                 superblocks,
                 extents,
                 counts_blocks: self.counts_blocks(),
+                on_node,
             }),
             Err(failure) => Err(self.undo(&layout, failure)),
         }
@@ -211,15 +147,15 @@ impl EpochStore {
         (stream, epoch_name, path): (BorrowedFd<'_>, &str, &Path),
         layout: &StreamLayout,
         creator: Creator,
-        permissions: Permissions,
+        CreateOptions { permissions, numa }: CreateOptions,
     ) -> Result<Filled, Failure> {
-        let options = self.options();
         let failed = |e: Errno| Failure::File(path.to_path_buf(), e.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = openat(stream, epoch_name, flags, Mode::empty()).map_err(failed)?;
         let directory_mode = Mode::from_raw_mode(permissions.directory_mode());
         fchmod(&directory, directory_mode).map_err(failed)?;
         // All files get their space before the first superblock claims to be one.
+        let there = numa.map(|numa| self.go_to(numa, layout)).transpose()?;
         let mut files = Vec::new();
         for kind in layout.regions() {
             let path = path.join(kind.file_name());
@@ -232,13 +168,20 @@ impl EpochStore {
                 path,
             ));
         }
-        let mut filled = Filled::default();
+        drop(there);
+        let mut filled = Filled {
+            on_node: self.on_node(numa, layout, &files)?,
+            ..Filled::default()
+        };
         for (kind, file, path) in files {
             let region = self.map_new(file.as_fd(), layout.region_bytes(kind), &path)?;
             superblock::publish(&region, layout, kind, creator);
             fsync(&file).map_err(|e| Failure::File(path.clone(), e.into()))?;
-            let uri =
-                ValidatedUri::of_created(path.clone(), file.as_fd(), options.require_hugepages);
+            let uri = ValidatedUri::of_created(
+                path.clone(),
+                file.as_fd(),
+                self.options().require_hugepages,
+            );
             let extent = fstat(&file).map(|stat| Extent::of(&stat, self.counts_blocks()));
             filled
                 .extents
@@ -249,6 +192,59 @@ impl EpochStore {
         fsync(&directory).map_err(failed)?;
         fsync(stream).map_err(failed)?;
         Ok(filled)
+    }
+
+    /// Goes to the CPUs of a NUMA node, if it has what is needed. Where it is merely preferred and nobody
+    /// can run there, stays.
+    fn go_to(&self, numa: Numa, layout: &StreamLayout) -> Result<Option<OnNode>, Failure> {
+        match numa {
+            Numa::Preferred(node) => Ok(OnNode::enter(node).ok()),
+            Numa::Bind(node) => {
+                let page_bytes = self.page_bytes();
+                // How much of its ordinary memory the kernel would free for us nobody knows before.
+                let free = numa::free_pages(node, page_bytes).filter(|_| self.uses_hugepages());
+                let had = free.map(|pages| pages.saturating_mul(page_bytes));
+                if let Some(had) = had
+                    && had < layout.total_bytes(page_bytes)
+                {
+                    return Err(Failure::NodeFull { node, had });
+                }
+                OnNode::enter(node).map(Some).map_err(Failure::Node)
+            }
+        }
+    }
+
+    /// Where the pages of new files came from.
+    fn on_node(
+        &self,
+        numa: Option<Numa>,
+        layout: &StreamLayout,
+        files: &[(RegionKind, OwnedFd, PathBuf)],
+    ) -> Result<Option<NodeShare>, Failure> {
+        let Some(numa) = numa else { return Ok(None) };
+        let how = MapOptions {
+            prefault: true,
+            ..MapOptions::default()
+        };
+        let mut mapped = Vec::with_capacity(files.len());
+        for (kind, file, path) in files {
+            let (file, bytes) = (file.as_fd(), layout.region_bytes(*kind));
+            let region = Region::map(file, bytes, self.page_bytes(), Access::ReadWrite, how);
+            mapped.push(region.map_err(|error| Failure::Map(path.clone(), error))?);
+        }
+        let starts: Vec<usize> = mapped.iter().map(|it| it.as_ptr().addr()).collect();
+        let bytes = mapped.iter().map(|it| it.mapped_bytes());
+        let bytes = bytes.fold(0, |sum: u64, bytes| {
+            sum.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX))
+        });
+        match (numa, numa::share(numa.node(), &starts, bytes)) {
+            (Numa::Bind(node), Ok(share)) if share.there < share.bytes => Err(Failure::NodeFull {
+                node,
+                had: share.there,
+            }),
+            (Numa::Bind(_), Err(error)) => Err(Failure::Node(error)),
+            (Numa::Bind(_) | Numa::Preferred(_), share) => Ok(share.ok()),
+        }
     }
 
     /// A filesystem on a disk may use blocks for itself, or leave out what is zero.
@@ -308,6 +304,15 @@ impl EpochStore {
                 page_bytes: self.page_bytes(),
                 path: self.path().to_path_buf(),
             },
+            Failure::NodeFull { node, had } => CreateError::NodeFull {
+                stream_id: layout.stream_id(),
+                epoch: layout.epoch(),
+                node,
+                needed: layout.total_bytes(self.page_bytes()),
+                had,
+                page_bytes: self.page_bytes(),
+            },
+            Failure::Node(error) => CreateError::Node(error),
             Failure::File(path, source) => CreateError::File { path, source },
             Failure::Map(path, RegionError::Lock(source)) => CreateError::Lock { path, source },
             Failure::Map(path, RegionError::Map(source) | RegionError::DontFork(source)) => {
@@ -327,6 +332,7 @@ struct Filled {
     files: Vec<ValidatedUri>,
     superblocks: Vec<Region>,
     extents: Vec<Extent>,
+    on_node: Option<NodeShare>,
 }
 
 // === impl Extent ===
@@ -357,6 +363,8 @@ impl Extent {
 
 /// What went wrong below the epoch directory.
 enum Failure {
+    NodeFull { node: u16, had: u64 },
+    Node(NumaError),
     File(PathBuf, io::Error),
     Map(PathBuf, RegionError),
 }
@@ -386,6 +394,12 @@ impl CreatedEpoch {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Where the pages are, if a NUMA node was asked for and the kernel says it.
+    #[must_use]
+    pub const fn on_node(&self) -> Option<NodeShare> {
+        self.on_node
     }
 
     /// The region URIs to announce, the header ring first, then the pools in the layout's order.

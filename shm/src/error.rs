@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use tensorpool_wire::SuperblockReject;
+use tensorpool_wire::{Epoch, StreamId, SuperblockReject};
 
 use crate::layout::RegionKind;
+use crate::numa::NumaError;
+use crate::store::StoreError;
 
 /// Why a path was not accepted as a region.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +201,99 @@ pub enum CopyError {
     Poisoned(#[from] Poisoned),
 }
 
+/// Why an epoch could not be created. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Epochs are never reused (ambiguities B-20).
+    #[error("epoch directory {} exists already; epochs are never reused", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory could not be prepared.
+    #[error(transparent)]
+    Directory(#[from] StoreError),
+    /// The filesystem or the hugepage pool is exhausted.
+    #[error(
+        "stream {stream_id} epoch {epoch} needs {needed} bytes ({} pages of {page_bytes} bytes), \
+         but {free} are free and {held_by_old_epochs} are held by older epochs in {}; enlarge the \
+         mount, the hugepage pool or the control group's limit of huge pages, make the stream smaller, or \
+         keep fewer epochs",
+        needed / page_bytes,
+        path.display()
+    )]
+    NoSpace {
+        /// The stream.
+        stream_id: StreamId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Bytes that its files need, in whole pages.
+        needed: u64,
+        /// Bytes that were free after the attempt was undone.
+        free: u64,
+        /// Bytes in epochs that a newer one has replaced, this stream's included.
+        held_by_old_epochs: u64,
+        /// Bytes of one page of the filesystem.
+        page_bytes: u64,
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// The NUMA node that the pages must come from has too few.
+    #[error(
+        "stream {stream_id} epoch {epoch} needs {needed} bytes ({} pages of {page_bytes} bytes) on NUMA node \
+         {node}, but {had} bytes could be had there; give the node more pages, name another node, or let \
+         the policy be Preferred",
+        needed / page_bytes
+    )]
+    NodeFull {
+        /// The stream.
+        stream_id: StreamId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Number of the NUMA node.
+        node: u16,
+        /// Bytes that its files need, in whole pages.
+        needed: u64,
+        /// Bytes that were free on the node, or that came from there.
+        had: u64,
+        /// Bytes of one page of the filesystem.
+        page_bytes: u64,
+    },
+    /// Pages cannot be taken from the NUMA node, or not be seen to come from there.
+    #[error(transparent)]
+    Node(#[from] NumaError),
+    /// A file could not be made.
+    #[error("region file {} could not be created", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be mapped.
+    #[error("region file {} could not be mapped by its creator", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `mlock` failed, which is fatal where it was asked for (D-17-5).
+    #[error(
+        "region file {} could not be locked in memory; raise RLIMIT_MEMLOCK or set mlock_shm = false",
+        path.display()
+    )]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
 // === impl ContainError ===
 
 impl ContainError {
@@ -257,5 +352,24 @@ fn name(region: RegionKind) -> String {
     match region {
         RegionKind::HeaderRing => "the header ring".to_owned(),
         RegionKind::Pool(pool) => format!("pool {}", pool.pool_id),
+    }
+}
+
+// === impl CreateError ===
+
+impl CreateError {
+    /// The reason as a label, one of eight.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Exists { .. } => "exists",
+            Self::Directory(_) => "directory",
+            Self::NoSpace { .. } => "no_space",
+            Self::NodeFull { .. } => "node_full",
+            Self::Node(_) => "node",
+            Self::File { .. } => "file",
+            Self::Map { .. } => "map",
+            Self::Lock { .. } => "lock",
+        }
     }
 }

@@ -37,6 +37,8 @@ mod mapping;
 #[cfg(not(loom))]
 mod memo;
 #[cfg(not(loom))]
+mod numa;
+#[cfg(not(loom))]
 mod permissions;
 #[cfg(not(loom))]
 mod pool;
@@ -63,11 +65,11 @@ pub use cursor::{Cursor, DropCounter, Look, Skip, Start};
 pub use seqlock::Miss;
 
 #[cfg(not(loom))]
-pub use backing::{CreateError, CreatedEpoch, FileChange};
+pub use backing::{CreateOptions, CreatedEpoch, FileChange};
 #[cfg(not(loom))]
 pub use contain::{AllowedBases, ValidatedUri};
 #[cfg(not(loom))]
-pub use error::{BeginError, ContainError, CopyError, MapError, Poisoned};
+pub use error::{BeginError, ContainError, CopyError, CreateError, MapError, Poisoned};
 #[cfg(not(loom))]
 pub use fault::{FaultError, install_fault_handler};
 #[cfg(not(loom))]
@@ -78,6 +80,8 @@ pub use layout::{LayoutError, MAX_NSLOTS, MAX_POOLS, RegionKind, StreamLayout};
 pub use mapping::RegionSource;
 #[cfg(not(loom))]
 pub use memo::{FrameMark, HeaderEncoder, SlotParser};
+#[cfg(not(loom))]
+pub use numa::{NodePages, NodeShare, Numa, NumaError, hugepage_bytes, numa_nodes, numa_pages};
 #[cfg(not(loom))]
 pub use permissions::Permissions;
 #[cfg(not(loom))]

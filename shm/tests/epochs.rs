@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use harness::{CREATOR, EPOCH, STREAM, layout, options, store, tree};
 use tempfile::TempDir;
-use tensorpool_shm::{Access, Filesystem, MapOptions, Permissions, StoreError, StoreOptions};
+use tensorpool_shm::{
+    Access, CreateOptions, Filesystem, MapOptions, Permissions, StoreError, StoreOptions,
+};
 use tensorpool_wire::{Epoch, MonoNanos, RegionType, ShmUri, StreamId, Superblock};
 
 fn base() -> TempDir {
@@ -207,8 +209,12 @@ fn one_epoch_may_have_other_modes_than_the_rest_of_its_store() {
     store
         .create(layout(EPOCH, 4, &[64]), CREATOR)
         .expect("an epoch");
+    let of_a_group = CreateOptions {
+        permissions: Permissions::GROUP,
+        numa: None,
+    };
     store
-        .create_with(layout(next, 4, &[64]), CREATOR, Permissions::GROUP)
+        .create_with(layout(next, 4, &[64]), CREATOR, of_a_group)
         .expect("another one");
     let ring = |epoch: Epoch| {
         let file = tree(base.path())

@@ -14,7 +14,8 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 use tensorpool_shm::{
-    CopyError, CreateError, EpochStore, Look, Poisoned, Start, StoreOptions, install_fault_handler,
+    CopyError, CreateError, CreateOptions, EpochStore, Look, NodeShare, Numa, NumaError,
+    Permissions, Poisoned, Start, StoreOptions, install_fault_handler, numa_nodes,
 };
 use tensorpool_wire::{Epoch, Seq};
 
@@ -194,6 +195,38 @@ fn hugepages_that_the_mount_lacks_are_named_and_nothing_is_left() {
     store
         .create(layout(Epoch(3), 4, &[4096]), CREATOR)
         .expect("room for it now");
+}
+
+#[test]
+fn hugepages_of_a_numa_node_are_seen_to_be_there_and_a_node_without_cpus_gives_none() {
+    let Some(pages) = Hugepages::take(2, 2) else {
+        return;
+    };
+    let store = pages.store();
+    let make = |epoch, numa| {
+        let options = CreateOptions {
+            permissions: Permissions::GROUP,
+            numa: Some(numa),
+        };
+        store.create_with(layout(Epoch(epoch), 4, &[4096]), CREATOR, options)
+    };
+    let error = make(1, Numa::Bind(1_000)).expect_err("no machine has that many");
+    assert!(
+        matches!(error, CreateError::Node(NumaError::NoCpus(1_000))),
+        "{error:?}"
+    );
+    assert_eq!(harness::tree(store.path()), [] as [&Path; 0]);
+    // Machines with several nodes: `numa_nodes`.
+    if numa_nodes() == [0] {
+        let epoch = make(2, Numa::Bind(0)).expect("it is all there is");
+        let bytes = 2 * PAGE;
+        let all = NodeShare {
+            node: 0,
+            bytes,
+            there: bytes,
+        };
+        assert_eq!(epoch.on_node(), Some(all));
+    }
 }
 
 #[test]

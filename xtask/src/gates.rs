@@ -11,6 +11,7 @@ use crate::e2e;
 use crate::spec;
 
 mod dependencies;
+mod emulated;
 mod models;
 mod tests;
 
@@ -172,6 +173,12 @@ pub(crate) const ALL: &[Gate] = &[
         what: "the client without Aeron for a static target",
         beside: true,
         run: dependencies::musl,
+    },
+    Gate {
+        name: "emulated",
+        what: "what few machines have: several NUMA nodes, and control groups v2 alone",
+        beside: true,
+        run: emulated::emulated,
     },
     Gate {
         name: "e2e",

@@ -12,11 +12,12 @@ use std::time::{Duration, SystemTime};
 use crate::command::{self, Show};
 use crate::workspace::Workspace;
 
-/// What the native part of Aeron and runc are built with, what a cluster's network is made with, and
-/// what static programs and images of them are made with.
-const DEBIAN_PACKAGES: [&str; 12] = [
+/// What the native part of Aeron and runc are built with, what a cluster's network is made with, what
+/// static programs and images of them are made with, and what a machine is emulated with.
+const DEBIAN_PACKAGES: [&str; 14] = [
     "buildah",
     "build-essential",
+    "busybox-static",
     "clang",
     "libclang-dev",
     "libbsd-dev",
@@ -27,6 +28,7 @@ const DEBIAN_PACKAGES: [&str; 12] = [
     "musl-tools",
     "nftables",
     "pkg-config",
+    "qemu-system-x86",
 ];
 
 /// A program that comes as a Python wheel.
@@ -161,25 +163,27 @@ fn install_debian_packages() -> Result<(), String> {
     }
     let packages = missing.join(" ");
     println!("installing Debian packages: {packages}");
-    let root = command::output_of(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
-    let apt = |arguments: &[&str]| {
-        let mut apt = Command::new(if root { "apt-get" } else { "sudo" });
-        if !root {
-            apt.args(["-n", "apt-get"]);
-        }
-        apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        command::run(&mut apt, Show::Errors)
-            .and_then(|done| done.success(&command::describe(&apt)))
-            .map_err(|error| {
-                format!(
-                    "{error}; install them yourself: sudo apt-get install --no-install-recommends {packages}"
-                )
-            })
-    };
-    apt(&["update", "-q"])?;
     let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
     install.extend(missing);
-    apt(&install).map(drop)
+    apt_get(&["update", "-q"])
+        .and_then(|()| apt_get(&install))
+        .map_err(|error| {
+            format!(
+                "{error}; install them yourself: sudo apt-get install --no-install-recommends {packages}"
+            )
+        })
+}
+
+/// Runs `apt-get` as root; it asks nobody anything.
+pub(crate) fn apt_get(arguments: &[&str]) -> Result<(), String> {
+    let root = command::output_of(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    let mut apt = Command::new(if root { "apt-get" } else { "sudo" });
+    if !root {
+        apt.args(["-n", "apt-get"]);
+    }
+    apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    let done = command::run(&mut apt, Show::Errors)?;
+    done.success(&command::describe(&apt)).map(drop)
 }
 
 /// Wheels that are missing go into one virtual environment in the cache. A wheel that cannot be

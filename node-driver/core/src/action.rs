@@ -170,6 +170,17 @@ pub struct RegionSet {
     pub bytes: u64,
     /// Whether peers on Aeron may have them.
     pub on_aeron: bool,
+    /// Which NUMA node the pages come from; `None`: any.
+    pub numa: Option<Numa>,
+}
+
+/// How the memory of a stream is placed on a machine with several NUMA nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numa {
+    /// On this one while it has free pages, then on others.
+    Preferred(u16),
+    /// On this one only.
+    Bind(u16),
 }
 
 /// One payload pool's file.

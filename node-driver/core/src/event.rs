@@ -162,12 +162,17 @@ pub enum ShutdownMode {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegionsError {
     /// The mount has too few free pages.
-    #[error("{needed_bytes} bytes needed, {free_bytes} bytes free")]
+    #[error(
+        "{needed_bytes} bytes needed, {free_bytes} bytes free{}",
+        free_where(*.needed_bytes, *.free_bytes, *.node)
+    )]
     NoSpace {
         /// Bytes of all files of the epoch.
         needed_bytes: u64,
-        /// Bytes that the mount had free.
+        /// Bytes that the mount had free, or the NUMA node.
         free_bytes: u64,
+        /// The NUMA node that has too few, where the memory must come from one.
+        node: Option<u16>,
     },
     /// Huge pages are required and the base directory does not give them.
     #[error("no hugepages: {0}")]
@@ -175,6 +180,16 @@ pub enum RegionsError {
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
+}
+
+fn free_where(needed: u64, free: u64, node: Option<u16>) -> String {
+    match node {
+        Some(node) => format!(" on NUMA node {node}"),
+        None if free >= needed => {
+            " (and not given: the control group of the driver may have no more)".to_owned()
+        }
+        None => String::new(),
+    }
 }
 
 /// An epoch directory that lies under a base directory.

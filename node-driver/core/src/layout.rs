@@ -4,6 +4,7 @@ use tensorpool_wire::{Epoch, PayloadPool, StreamId};
 
 use crate::action::{EpochKey, PoolFile, RegionSet};
 use crate::config::{Base, BaseId, Identity, Profile};
+use crate::stream::Stream;
 
 /// Bytes of the superblock of each file.
 const SUPERBLOCK_BYTES: u64 = 64;
@@ -61,13 +62,8 @@ impl Identity {
     }
 
     /// What to make for one epoch.
-    pub(crate) fn region_set(
-        &self,
-        base: BaseId,
-        key: EpochKey,
-        profile: &Profile,
-        on_aeron: bool,
-    ) -> RegionSet {
+    pub(crate) fn region_set(&self, base: BaseId, key: EpochKey, stream: &Stream) -> RegionSet {
+        let profile = &stream.profile;
         RegionSet {
             key,
             base,
@@ -82,7 +78,8 @@ impl Identity {
                 })
                 .collect(),
             bytes: self.base(base).epoch_bytes(profile),
-            on_aeron,
+            on_aeron: stream.on_aeron,
+            numa: stream.numa,
         }
     }
 

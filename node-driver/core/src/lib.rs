@@ -46,7 +46,7 @@ mod status;
 mod stream;
 
 pub use action::{
-    Action, EpochCause, EpochKey, Note, PoolFile, Reclaim, RegionSet, RemoveReason, To,
+    Action, EpochCause, EpochKey, Note, Numa, PoolFile, Reclaim, RegionSet, RemoveReason, To,
 };
 pub use assigned::ClientRange;
 pub use config::{BaseId, Config, ConfigSpec};

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tensorpool_wire::{Mode, PoolId, StreamId};
 
+use crate::action::Numa;
 use crate::config::{Identity, SECOND_NS};
 use crate::stream::Place;
 pub use error::PolicyError;
@@ -138,6 +139,8 @@ pub struct StreamSpec {
     /// Whoever still has files of an epoch that was to go keeps their memory for this long, in
     /// nanoseconds; then they are emptied. `None`: for as long as it likes.
     pub force_after_ns: Option<u64>,
+    /// Which NUMA node its memory comes from; `None`: any. A change holds for the next epoch.
+    pub numa: Option<Numa>,
 }
 
 impl Default for StreamSpec {
@@ -158,6 +161,7 @@ impl Default for StreamSpec {
             on_aeron: true,
             grace_ns: 3 * SECOND_NS,
             force_after_ns: None,
+            numa: None,
         }
     }
 }

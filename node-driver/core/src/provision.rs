@@ -94,10 +94,7 @@ impl Driver {
                 return;
             }
         };
-        let regions = self
-            .config
-            .identity
-            .region_set(base, key, &stream.profile, stream.on_aeron);
+        let regions = self.config.identity.region_set(base, key, stream);
         let charge = Arc::clone(&stream.charge);
         let wanted = Wanted {
             key,
@@ -249,10 +246,7 @@ impl Driver {
         let Some(stream) = self.streams.get(&key.stream) else {
             return true;
         };
-        let regions = self
-            .config
-            .identity
-            .region_set(base, key, &stream.profile, stream.on_aeron);
+        let regions = self.config.identity.region_set(base, key, stream);
         out.push(Action::CreateRegions { op, regions });
         true
     }

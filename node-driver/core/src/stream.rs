@@ -7,7 +7,7 @@ use tensorpool_wire::{
     ConnectionId, DataSourceAnnounce, DataSourceMeta, Epoch, LeaseId, MonoNanos,
 };
 
-use crate::action::{EpochCause, EpochKey};
+use crate::action::{EpochCause, EpochKey, Numa};
 use crate::config::{BaseId, StreamLimits};
 use crate::epoch::Charge;
 use crate::event::OpId;
@@ -41,6 +41,8 @@ pub(crate) struct Stream {
     pub(crate) profile: Profile,
     /// Whether peers on Aeron may have it.
     pub(crate) on_aeron: bool,
+    /// Which NUMA node its next epoch's memory comes from.
+    pub(crate) numa: Option<Numa>,
     /// Brought into being by an attach, and forgotten when it has been idle.
     pub(crate) dynamic: bool,
     pub(crate) phase: Phase,
@@ -207,6 +209,10 @@ impl Stream {
         self.grace_ns = spec.grace_ns;
         self.force_after_ns = spec.force_after_ns;
         self.dynamic = false;
+        if self.numa != spec.numa {
+            self.numa = spec.numa;
+            self.claim = None;
+        }
         if self.charge.class != spec.class || self.charge.quotas != spec.quotas {
             self.charge = Arc::new(Charge {
                 class: spec.class.clone(),
@@ -243,6 +249,7 @@ impl Stream {
             data_source_id: None,
             profile,
             on_aeron: true,
+            numa: None,
             dynamic,
             phase: Phase::Absent,
             producer: None,

@@ -507,6 +507,7 @@ impl Bench {
                     1 | 2 => RegionsError::NoSpace {
                         needed_bytes: 1,
                         free_bytes: 0,
+                        node: (how == 2).then_some(1),
                     },
                     _ => return self.tell(Event::RegionsReady { op }),
                 };

@@ -11,10 +11,10 @@ use kube::api::{Api, ApiResource};
 use kube::core::DynamicObject;
 use kube::runtime::{WatchStreamExt, watcher};
 use tensorpool_crds::{TensorPoolNode, TensorPoolNodeSpec};
+use tensorpool_shm::numa_nodes;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::numa;
 use super::object::{Seen, Spec};
 use super::policy::{ClusterPolicy, Here, policy_of};
 use super::view::PolicySlot;
@@ -95,7 +95,7 @@ impl Follower {
         let mut policy = policy_of(
             &seen.spec.readable,
             &Here {
-                numa_nodes: &numa::nodes(),
+                numa_nodes: &numa_nodes(),
                 aeron_domain: &self.aeron_domain,
             },
         );

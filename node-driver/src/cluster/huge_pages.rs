@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tensorpool_shm::hugepage_bytes;
+
 /// Where the kernel counts them.
 const DIRECTORY: &str = "/sys/kernel/mm/hugepages";
 
@@ -30,7 +32,7 @@ fn read_in(directory: &Path) -> Vec<HugePages> {
     let mut all: Vec<HugePages> = entries
         .filter_map(|entry| {
             let name = entry.file_name();
-            let page_bytes = page_bytes(name.to_str()?)?;
+            let page_bytes = hugepage_bytes(name.to_str()?)?;
             let number = |file: &str| -> Option<u64> {
                 let text = fs::read_to_string(entry.path().join(file)).ok()?;
                 text.trim().parse().ok()
@@ -45,13 +47,6 @@ fn read_in(directory: &Path) -> Vec<HugePages> {
         .collect();
     all.sort_unstable();
     all
-}
-
-/// Bytes of a page, from the kernel's name of a directory: `hugepages-2048kB`.
-pub(super) fn page_bytes(name: &str) -> Option<u64> {
-    let kib = name.strip_prefix("hugepages-")?;
-    let kib: u64 = kib.strip_suffix("kB")?.parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ pub mod follow;
 pub mod huge_pages;
 mod lease;
 pub mod mounts;
-pub mod numa;
 pub mod object;
 pub mod pace;
 pub mod policy;

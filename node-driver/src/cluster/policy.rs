@@ -10,6 +10,7 @@ use tensorpool_crds::{
     NodePool, NodeQuota, NodeStream, NumaPolicy, PageSize, PlacementMode, ReclaimPolicy,
     Revocation, TensorPoolNodeSpec, Transport,
 };
+use tensorpool_driver_core::Numa;
 use tensorpool_driver_core::config::{
     ClassSpec, PolicySpec, PoolSpec, Profile, QuotaSpec, StreamLimits, StreamSpec,
 };
@@ -287,9 +288,7 @@ impl Accepted<'_> {
         if stream.stream_id == 0 || stream.stream_id == u32::MAX {
             return Err(Flaw::StreamId(stream.stream_id));
         }
-        if let Some(wish) = unsupported(stream, self.here.numa_nodes) {
-            return Err(Flaw::Unsupported(wish));
-        }
+        let numa = numa(stream, self.here.numa_nodes)?;
         let quotas = stream.quotas.iter();
         let quotas = quotas.map(|quota| format!("{}/{quota}", stream.namespace));
         let quotas: Vec<String> = quotas.collect();
@@ -328,6 +327,7 @@ impl Accepted<'_> {
             on_aeron: carried.transports.contains(&Transport::Aeron),
             grace_ns: u64::from(stream.revocation.grace_period_seconds) * SECOND_NS,
             force_after_ns: force_after_ns(&stream.revocation),
+            numa,
             ..StreamSpec::default()
         });
         Ok(carried)
@@ -356,25 +356,24 @@ fn force_after_ns(revocation: &Revocation) -> Option<u64> {
     }
 }
 
-/// What the stream asks for and this driver does not do: better said than quietly left out.
-fn unsupported(stream: &NodeStream, numa_nodes: &[u16]) -> Option<String> {
-    let (policy, node) = (stream.numa.policy, stream.numa.node?);
-    let wish = match policy {
-        NumaPolicy::None => return None,
-        NumaPolicy::Preferred => "Preferred",
-        NumaPolicy::Bind => "Bind",
+/// The NUMA node that the stream names; none on machines with one, where all memory is.
+fn numa(stream: &NodeStream, nodes: &[u16]) -> Result<Option<Numa>, Flaw> {
+    let Some(node) = stream.numa.node else {
+        return Ok(None);
     };
-    if !numa_nodes.contains(&node) {
-        let those: Vec<String> = numa_nodes.iter().map(u16::to_string).collect();
-        return Some(format!(
+    let numa = match stream.numa.policy {
+        NumaPolicy::None => return Ok(None),
+        NumaPolicy::Preferred => Numa::Preferred(node),
+        NumaPolicy::Bind => Numa::Bind(node),
+    };
+    if !nodes.contains(&node) {
+        let those: Vec<String> = nodes.iter().map(u16::to_string).collect();
+        return Err(Flaw::Unsupported(format!(
             "numa.node {node} is not a NUMA node of this machine, which has memory on {}",
             those.join(", ")
-        ));
+        )));
     }
-    // All memory of a machine with one NUMA node is there.
-    (numa_nodes.len() > 1).then(|| {
-        format!("numa.policy {wish} is not done by this driver on machines with several NUMA nodes; use None")
-    })
+    Ok((nodes.len() > 1).then_some(numa))
 }
 
 fn profile(stream: &NodeStream) -> Profile {

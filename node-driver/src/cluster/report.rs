@@ -11,6 +11,7 @@ use serde_json::json;
 use tensorpool_crds::{
     AeronEndpoint, DriverIdentity, TensorPoolNode, TensorPoolNodeStatus, Time, field_manager,
 };
+use tensorpool_shm::numa_pages;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
@@ -20,7 +21,7 @@ use super::follow::Following;
 use super::object::Seen;
 use super::pace::Pace;
 use super::status::{Facts, Surroundings, same, shut_down, status_of, wants_huge_pages};
-use super::{huge_pages, mounts, numa, random_byte};
+use super::{huge_pages, mounts, random_byte};
 use crate::control::{Control, ControlError};
 
 /// Huge pages and mounts change without an event of ours.
@@ -161,7 +162,7 @@ impl Reporter {
         let following = self.following.borrow_and_update().clone();
         let surroundings = self.surroundings.borrow_and_update().clone();
         let huge_pages = huge_pages::read();
-        let numa_pages = numa::pages();
+        let numa_pages = numa_pages();
         let mounts = mounts::read(&snapshot.bases);
         let counted = match following.policy.as_deref() {
             Some(policy) if wants_huge_pages(policy) => {

@@ -12,12 +12,12 @@ use tensorpool_crds::{
     StreamReport, TensorPoolNodeStatus, Time, Transport, deduplicate, same_but_times, settle,
 };
 use tensorpool_driver_core::{DepartedStatus, StreamPhase as CorePhase, StreamStatus, Way};
+use tensorpool_shm::NodePages;
 
 use super::capacity::Capacity;
 use super::follow::Following;
 use super::huge_pages::HugePages;
 use super::mounts::MountFacts;
-use super::numa::NodePages;
 use super::policy::{ClusterPolicy, RefusedStream};
 use crate::control::{AttachmentId, Snapshot};
 

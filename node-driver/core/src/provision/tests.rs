@@ -123,6 +123,7 @@ fn no_space() -> RegionsError {
     RegionsError::NoSpace {
         needed_bytes: 49_152,
         free_bytes: 100,
+        node: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod access;
 mod bases;
 mod classes;
 mod names;
+mod numa;
 mod policies;
 mod quotas;
 mod reclaim;

@@ -484,6 +484,7 @@ pub(crate) fn no_space() -> RegionsError {
     RegionsError::NoSpace {
         needed_bytes: 49_152,
         free_bytes: 100,
+        node: None,
     }
 }
 

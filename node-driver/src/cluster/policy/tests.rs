@@ -290,32 +290,38 @@ fn as_many_streams_as_a_node_may_have_are_carried() {
 }
 
 #[test]
-fn what_this_driver_does_not_do_is_refused_in_words() {
-    let reason = |change: fn(&mut NodeStream), numa_nodes: &[u16]| {
+fn a_numa_node_is_carried_where_there_are_several_and_one_that_is_not_there_is_refused() {
+    let told = |policy, node, numa_nodes: &[u16]| {
         let mut asked = stream("camera", 20_000);
-        change(&mut asked);
+        asked.numa = Numa { policy, node };
         let policy = policy_of(&spec(vec![asked]), &Here { numa_nodes, ..HERE });
-        policy.refused.first().map(|refused| {
-            assert_eq!(refused.flaw.reason(), "Unsupported");
-            refused.flaw.to_string()
+        let numa = policy.spec.streams.first().map(|stream| stream.numa);
+        numa.ok_or_else(|| {
+            let flaw = &policy.refused[0].flaw;
+            assert_eq!(flaw.reason(), "Unsupported");
+            flaw.to_string()
         })
     };
-    let bound: fn(&mut NodeStream) = |stream| {
-        stream.numa = Numa {
-            policy: NumaPolicy::Bind,
-            node: Some(0),
-        };
-    };
-    assert_eq!(reason(bound, &[0]), None);
-    let several = reason(bound, &[0, 1]).expect("it is refused");
-    assert!(
-        several.starts_with("numa.policy Bind is not done"),
-        "{several}"
+    let (bind, preferred) = (NumaPolicy::Bind, NumaPolicy::Preferred);
+    assert_eq!(told(NumaPolicy::None, None, &[0, 1]), Ok(None));
+    assert_eq!(told(bind, Some(0), &[0]), Ok(None), "it is all there is");
+    assert_eq!(
+        told(bind, Some(1), &[0, 1]),
+        Ok(Some(tensorpool_driver_core::Numa::Bind(1)))
     );
     assert_eq!(
-        reason(bound, &[1, 2]).as_deref(),
-        Some("numa.node 0 is not a NUMA node of this machine, which has memory on 1, 2")
+        told(preferred, Some(0), &[0, 1]),
+        Ok(Some(tensorpool_driver_core::Numa::Preferred(0)))
     );
+    for policy in [bind, preferred] {
+        assert_eq!(
+            told(policy, Some(0), &[1, 2]),
+            Err(
+                "numa.node 0 is not a NUMA node of this machine, which has memory on 1, 2"
+                    .to_owned()
+            )
+        );
+    }
 }
 
 #[test]

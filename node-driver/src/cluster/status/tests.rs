@@ -12,6 +12,7 @@ use tensorpool_driver_core::{
     BaseId, ClassStatus, Counters, DepartedStatus, EpochStatus, Lifecycle, ProducerStatus,
     StatusSnapshot, StreamPhase as CorePhase, StreamStatus, Uris, Way,
 };
+use tensorpool_shm::NodePages;
 use tensorpool_wire::{ClientId, ConnectionId, Epoch, LeaseId, MonoNanos, StreamId};
 
 use super::{CsiState, Facts, Surroundings, same, status_of};
@@ -19,7 +20,6 @@ use crate::cluster::capacity::Capacity;
 use crate::cluster::follow::Following;
 use crate::cluster::huge_pages::HugePages;
 use crate::cluster::mounts::MountFacts;
-use crate::cluster::numa::NodePages;
 use crate::cluster::policy::{ClusterStream, Flaw, Here, RefusedStream, policy_of};
 use crate::control::{AttachmentId, BaseFacts, Snapshot};
 

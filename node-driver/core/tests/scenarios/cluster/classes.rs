@@ -1,7 +1,7 @@
 //! Who gets memory where it is short, and on a node that takes no more.
 
-use tensorpool_driver_core::Event;
 use tensorpool_driver_core::config::StreamSpec;
+use tensorpool_driver_core::{Event, RegionsError};
 use tensorpool_wire::{ResponseCode, StreamId};
 
 use super::*;
@@ -135,6 +135,24 @@ fn where_pages_run_out_the_higher_priority_comes_first_on_that_base_only() {
     rig.lease(aeron(1), on(HUGE, consume(9)));
     rig.lease(aeron(1), on(LIDAR, consume(7)));
     rig.lease(aeron(1), consume(8));
+}
+
+#[test]
+fn pages_that_are_free_and_not_given_are_said_to_be_a_limit_of_the_control_group() {
+    let mut rig = rig(|_| {});
+    let begun = rig.send_raw(aeron(1), consume(7));
+    let refused = rig.event(Event::RegionsFailed {
+        op: create_op(&begun),
+        error: RegionsError::NoSpace {
+            needed_bytes: 49_152,
+            free_bytes: 90_000,
+            node: None,
+        },
+    });
+    assert_eq!(
+        answers(&refused)[0].1.error_message,
+        "shm creation failed: pages of 4Ki for class `plain` are used up: 49152 bytes needed, 90000 bytes free (and not given: the control group of the driver may have no more), 0 bytes held by old epochs"
+    );
 }
 
 #[test]

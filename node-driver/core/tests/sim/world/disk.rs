@@ -109,6 +109,7 @@ impl World {
             return Err(RegionsError::NoSpace {
                 needed_bytes: regions.bytes,
                 free_bytes: free,
+                node: None,
             });
         }
         let held = self.random.once_in(self.faults.hold_epoch);
