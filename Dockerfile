@@ -26,7 +26,7 @@ RUN machine="$(uname -m)" \
     && case "$machine" in x86_64) march=x86-64-v2;; aarch64) march=armv8-a;; esac \
     && glibc="$machine-unknown-linux-gnu" musl="$machine-unknown-linux-musl" \
     && rustup target add "$musl" \
-    && export RUSTERON_C_MARCH="$march" \
+    && export RUSTERON_C_MARCH="$march" CARGO_PROFILE_RELEASE_DEBUG=0 \
     && with_glibc="-C target-feature=+crt-static -C link-arg=-l:libbsd.a -C link-arg=-l:libmd.a" \
     && RUSTFLAGS="$with_glibc" cargo build --locked --release --target "$glibc" \
         --package tensorpool-operator --package tensorpool-node-driver --bins \

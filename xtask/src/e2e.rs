@@ -252,6 +252,7 @@ fn build_static(workspace: &Workspace, target: &Path) -> Result<PathBuf, String>
         cargo.args(compiled.arguments);
         compiled.libc.set(&mut cargo);
         // Symbols are for people; the images have none.
+        cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "true");
         let what = format!("the static {}", compiled.packages.join(" and "));
         workspace.run(&mut cargo, Show::All)?.success(&what)?;
