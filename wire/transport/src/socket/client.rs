@@ -114,6 +114,27 @@ impl SocketClient {
         })
     }
 
+    /// What the driver said before it closed, if that is the next packet: whoever is refused may well
+    /// send before it has read. The packet stays for `poll`.
+    // spec: X-2-38
+    fn last_words(&mut self) -> Option<String> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let (_, len) = match rustix::net::recv(&self.socket, &mut self.packet[..], flags) {
+            Err(Errno::CONNRESET) if !self.reset => {
+                // Said once, ahead of what the driver had sent.
+                self.reset = true;
+                rustix::net::recv(&self.socket, &mut self.packet[..], flags).ok()?
+            }
+            received => received.ok()?,
+        };
+        match packet::parse(self.packet.get(..len)?) {
+            Ok((LogicalStream::Status, bytes)) => {
+                packet::closing_text(bytes).map(ToOwned::to_owned)
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// Receives one packet into `self.packet` and its descriptors into `self.fds`. `None`: nothing
     /// there now.
     // spec: X-2-10, X-2-29
@@ -226,7 +247,10 @@ impl ClientPort for SocketClient {
             Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => {
                 Err(SendError::BackPressured)
             }
-            Err(errno) => Err(SendError::Closed(format!("the driver is gone: {errno}"))),
+            Err(errno) => Err(SendError::Closed(match self.last_words() {
+                Some(why) => format!("the driver closed the connection: {why}"),
+                None => format!("the driver is gone: {errno}"),
+            })),
         }
     }
 

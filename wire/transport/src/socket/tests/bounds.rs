@@ -276,6 +276,11 @@ fn bounded_by(limits: Limits, text: &str) {
     assert_eq!(desk.seen.last(), Some(&Seen::Refused(text.to_owned())));
     // spec: X-2-38
     let told = format!("the driver closed the connection: {text}");
+    // Whoever sends before it reads is told as well, and reads it afterwards all the same.
+    assert_eq!(
+        refused.send(LogicalStream::Control, b"too early"),
+        Err(SendError::Closed(told.clone()))
+    );
     assert_eq!(read_all(&mut refused).1, Some(Dead::Closed(told)));
     assert_eq!(desk.server.stats().refused, 1);
     drop(first);
