@@ -350,7 +350,7 @@ impl Worker {
         if let Some(share) = created.on_node()
             && share.there < share.bytes
         {
-            tracing::warn!(%stream, %epoch, node = share.node, bytes = share.bytes, there = share.there, "the preferred NUMA node had too little memory: some lies on others");
+            tracing::warn!(%stream, %epoch, node = share.node, bytes = share.bytes, there = share.there, "not all memory of the epoch lies on the preferred NUMA node: that has too few free pages, or no CPU that the driver may run on");
         }
         // Before anybody hears of the epoch.
         self.views.epoch_made(store.path(), regions.key);

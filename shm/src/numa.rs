@@ -69,6 +69,20 @@ pub enum NumaError {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not list the node's CPUs: there is no such node, or /sys is hidden.
+    #[error(
+        "the CPUs of NUMA node {node} cannot be read from {}, and memory is taken from the node of the CPU that asks for it; name a node that is listed in /sys/devices/system/node",
+        path.display()
+    )]
+    NotListed {
+        /// Number of the NUMA node.
+        node: u16,
+        /// What was read.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel does not say where pages are.
     #[error("{} does not say on which NUMA node the pages are", path.display())]
     Unknown {
@@ -180,8 +194,11 @@ pub(crate) struct OnNode {
 impl OnNode {
     /// Goes there.
     pub(crate) fn enter(node: u16) -> Result<Self, NumaError> {
-        let file = Path::new(DIRECTORY).join(format!("node{node}/cpulist"));
-        let cpus = fs::read_to_string(file).unwrap_or_default();
+        let path = Path::new(DIRECTORY).join(format!("node{node}/cpulist"));
+        let cpus = match fs::read_to_string(&path) {
+            Ok(cpus) => cpus,
+            Err(source) => return Err(NumaError::NotListed { node, path, source }),
+        };
         let mut there = CpuSet::new();
         for cpu in numbers(&cpus) {
             if usize::from(cpu) < CpuSet::MAX_CPU {
