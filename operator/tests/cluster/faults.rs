@@ -53,6 +53,8 @@ async fn control_plane_that_is_gone_ends_the_leader_in_time() {
         spec.and_then(|spec| spec.holder_identity.as_deref()) == Some("one")
     };
     world.when(leases, LEASE, held).await;
+    // The Lease is there before the operator has the answer to its own write.
+    operator.logged("leading");
     drop(world);
     let ends = operator.logged("the operator ends");
     let why = ends["fields"]["error"].as_str().unwrap_or_default();
