@@ -176,7 +176,6 @@ impl Sight {
         if let Some(before) = &self.before {
             let pause = before.at.elapsed();
             self.longest = self.longest.max(pause);
-            // Another producer begins anew; what the one before still published is not known here.
             let missing = number.checked_sub(before.number + 1);
             assert!(
                 before.epoch != epoch || missing.is_some(),
@@ -187,10 +186,13 @@ impl Sight {
                 Some(missing) => format!("{missing} frames missing"),
                 None => "another producer".to_owned(),
             };
-            let missing = missing.unwrap_or_default();
+            // Another producer begins anew: its first frames are missing by their numbers, and how many
+            // the one before still published only the client can know.
+            let counted = lost - before.lost;
+            let missing = missing.unwrap_or_else(|| number.max(counted));
             self.missing += missing;
             if self.lease_ended {
-                self.between_leases += missing.saturating_sub(lost - before.lost);
+                self.between_leases += missing.saturating_sub(counted);
             }
             if before.epoch != epoch {
                 let (pause, former) = (pause.as_millis(), before.epoch);

@@ -128,6 +128,9 @@ impl World {
         self.apply(&pod("stuck", "csi.tensorpool.io"));
         let hold = r#"{"metadata":{"finalizers":["tensorpool.test/held"]}}"#;
         self.kubectl(&["patch", "-n", "vision", "pod", "stuck", "-p", hold]);
+        // As kubelet says before it unmounts the volumes of a pod that is deleted.
+        self.status("stuck", r#"{"phase":"Succeeded"}"#);
+        self.kubectl(&["delete", "-n", "vision", "pod", "stuck", "--wait=false"]);
         let (may, said) = self.guard(&["uninstall", "--force", "--limit-s", "2"]);
         assert!(!may, "{said}");
         assert!(

@@ -35,7 +35,8 @@ pub(crate) enum UninstallError {
     /// They were deleted and some are there, or new ones.
     #[error(
         "{count} pods with Tensorpool volumes are there {} s after all of them were deleted: {names}; \
-         whatever makes them again (a Deployment, a Job) has to go first", limit.as_secs()
+         whatever makes them again (a Deployment, a Job) has to go first, and `kubectl delete pod --force` \
+         removes those of a node that is no more", limit.as_secs()
     )]
     Stay {
         /// How many.
@@ -114,6 +115,9 @@ async fn with_volumes(client: &Client) -> Result<Vec<Pod>, kube::Error> {
 
 /// Whether kubelet has, or will have, a volume of ours for the pod.
 fn holds_volume(pod: &Pod) -> bool {
+    // A deleted pod says that it has succeeded or failed before its volumes are unmounted; it is there until
+    // they are. One that ended by itself may stay for good.
+    let is_deleted = pod.metadata.deletion_timestamp.is_some();
     let phase = pod
         .status
         .as_ref()
@@ -124,7 +128,7 @@ fn holds_volume(pod: &Pod) -> bool {
         let csi = volume.csi.as_ref();
         csi.is_some_and(|csi| csi.driver == DRIVER)
     });
-    ours && !has_ended
+    ours && (is_deleted || !has_ended)
 }
 
 async fn delete(client: &Client, pod: &Pod) -> Result<(), kube::Error> {
