@@ -259,3 +259,26 @@ fn pages() -> String {
     let size = lines.find_map(|line| line.strip_prefix("KernelPageSize:"));
     format!("pages of {}", size.unwrap_or("unknown size").trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_producer_costs_is_missing() {
+        let mut sight = Sight::default();
+        sight.look(7, 10, 0);
+        // The last frame of the one before was lost: only the client knows.
+        sight.look(8, 0, 1);
+        assert_eq!((sight.missing, sight.between_leases), (1, 0));
+        sight.look(8, 5, 5);
+        assert_eq!((sight.missing, sight.between_leases), (5, 0));
+        // The first two of the next one are missing, and nobody counted them.
+        sight.look(9, 2, 5);
+        assert_eq!((sight.missing, sight.between_leases), (7, 0));
+        // The same while there was no lease.
+        sight.lease_ended = true;
+        sight.look(10, 1, 5);
+        assert_eq!((sight.missing, sight.between_leases), (8, 1));
+    }
+}

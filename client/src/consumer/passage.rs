@@ -21,6 +21,11 @@ const LEFT_KEPT: usize = 8;
 /// After so many epochs without a frame, the one before them is not waited for any more.
 const MOST_PASSED: u32 = 16;
 
+/// A producer on Aeron whose driver died with its media driver sends keepalives for 2.5 s more before it
+/// notices (2 s without a sign of life, looked for twice a second), and believes in its lease for as much
+/// longer than one that sees its socket close.
+const UNNOTICED_NS: u64 = 3_000_000_000;
+
 /// One epoch being read.
 #[derive(Debug)]
 pub(super) struct Reading {
@@ -164,7 +169,9 @@ impl Passage {
         };
         let end = match why {
             Leave::Epoch => End::Watched {
-                until: now.saturating_add(reading.mapped.granted_ns),
+                until: now
+                    .saturating_add(reading.mapped.granted_ns)
+                    .saturating_add(UNNOTICED_NS),
                 mapped: without_pools(reading.mapped),
             },
             Leave::Lease => End::Known(committed(&reading.mapped)),
@@ -271,3 +278,7 @@ impl Passage {
         counters.lose_end(lost);
     }
 }
+
+#[cfg(test)]
+#[path = "passage_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use tensorpool_cluster::FaultProxy;
 use tensorpool_node_driver::attachments::protocol::VERSION;
 
 use crate::support::raw::Raw;
-use crate::support::{Driver, Mount};
+use crate::support::{Driver, Mount, in_memory};
 use crate::world::{NAMESPACE, World, eventually};
 
 /// One driver and the machine that it thinks to be on.
@@ -44,11 +44,8 @@ impl<'a> Node<'a> {
         let node = Self {
             world,
             name,
-            directory: TempDir::new().expect("a directory"),
-            memory: tempfile::Builder::new()
-                .prefix("tensorpool-test-")
-                .tempdir_in("/dev/shm")
-                .expect("a directory on /dev/shm"),
+            directory: in_memory(),
+            memory: in_memory(),
             kubeconfig,
             keepalive_ms: 60_000,
         };

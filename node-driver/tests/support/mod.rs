@@ -73,6 +73,15 @@ impl Options {
     }
 }
 
+/// A directory of the test's own on tmpfs, where a driver has its journal too: on a disk that others write
+/// to, `fsync` may take half a minute, and a new epoch with it.
+pub(crate) fn in_memory() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("tensorpool-test-")
+        .tempdir_in("/dev/shm")
+        .expect("a directory on /dev/shm")
+}
+
 /// The directories of one driver and its successors.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -84,11 +93,8 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(options: Options) -> Self {
         let place = Self {
-            dir: TempDir::new().expect("a temporary directory"),
-            shm: tempfile::Builder::new()
-                .prefix("tensorpool-test-")
-                .tempdir_in("/dev/shm")
-                .expect("a directory on /dev/shm"),
+            dir: in_memory(),
+            shm: in_memory(),
             options,
         };
         place.write_config();
