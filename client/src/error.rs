@@ -276,8 +276,11 @@ pub enum BuildError {
 }
 
 fn last_words(last: Option<&AttachError>) -> String {
-    last.map(|last| format!(": {}", words(last)))
-        .unwrap_or_default()
+    match last {
+        Some(last) => format!(": {}", words(last)),
+        None => ": nothing has failed, the driver has not answered yet; a longer timeout waits on"
+            .to_owned(),
+    }
 }
 
 /// An error and its causes as one sentence, also where only `Debug` is asked for: what a `main` returns.

@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tensorpool_driver_core::{
     self as core, BaseId, EpochKey, OpId, Reclaim, RegionSet, RegionsError,
@@ -28,6 +29,8 @@ use crate::stores::Stores;
 
 /// Jobs and answers in the channels at one time.
 const IN_CHANNEL: usize = 1024;
+/// Writing the journal takes microseconds on tmpfs and milliseconds on a disk that is not busy.
+const SLOW_JOURNAL: Duration = Duration::from_secs(1);
 
 /// One thing to do.
 #[derive(Debug)]
@@ -301,10 +304,19 @@ impl Worker {
             })
             .max();
         match highest {
-            Some(epoch) => self
-                .journal
-                .persist(epoch)
-                .map_err(|error| in_words(&error)),
+            Some(epoch) => {
+                let began = Instant::now();
+                let done = self.journal.persist(epoch);
+                let took = began.elapsed();
+                if took >= SLOW_JOURNAL {
+                    tracing::warn!(
+                        directory = %self.journal.directory().display(),
+                        took_ms = took.as_millis(),
+                        "clients waited for a new epoch until its number was on disk; a driver.state_dir on tmpfs, as below /run, does not wait for a busy disk"
+                    );
+                }
+                done.map_err(|error| in_words(&error))
+            }
             None => Ok(()),
         }
     }

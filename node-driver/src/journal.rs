@@ -125,6 +125,12 @@ impl Journal {
         Ok((journal, found))
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// The highest epoch in it.
     #[must_use]
     pub const fn last_epoch(&self) -> Option<Epoch> {

@@ -105,7 +105,8 @@ pub enum Action {
         /// Whose descriptors.
         stream: StreamId,
     },
-    /// This connection has a lease now: the limit for idle connections no longer holds (X-2-36).
+    /// This connection's attach is taken: the limit for idle connections no longer holds (X-2-36), however
+    /// long its memory takes to make.
     MarkAttached {
         /// Which connection.
         connection: ConnectionId,

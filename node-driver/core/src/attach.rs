@@ -320,7 +320,7 @@ impl Driver {
         if let Target::New(id, profile) = target {
             self.streams.insert(id, Stream::dynamic(profile, self.now));
         }
-        self.enter_pending(id, &asker);
+        self.enter_pending(id, &asker, out);
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -352,12 +352,15 @@ impl Driver {
         }
     }
 
-    fn enter_pending(&mut self, stream: StreamId, asker: &Asker) {
+    // spec: X-2-36
+    fn enter_pending(&mut self, stream: StreamId, asker: &Asker, out: &mut Vec<Action>) {
         self.pending.insert(asker.client, stream);
-        if let Some(connection) = asker.connection()
-            && let Some(connection) = self.connections.get_mut(connection)
-        {
-            connection.pending.insert(asker.client);
+        if let Some(connection) = asker.connection() {
+            if let Some(known) = self.connections.get_mut(connection) {
+                known.pending.insert(asker.client);
+            }
+            // Memory may take longer to make than the limit allows.
+            out.push(Action::MarkAttached { connection });
         }
     }
 

@@ -87,11 +87,10 @@ impl Driver {
             }
         }
         self.answer_ok(lease, correlation, out);
-        if let Some(connection) = connection {
-            if let Some(known) = self.connections.get_mut(connection) {
-                known.leases.insert(lease);
-            }
-            out.push(Action::MarkAttached { connection });
+        if let Some(connection) = connection
+            && let Some(known) = self.connections.get_mut(connection)
+        {
+            known.leases.insert(lease);
         }
         let (stream, role) = (id, role.wire());
         out.push(Action::Note(Note::LeaseGranted {

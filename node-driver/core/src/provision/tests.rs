@@ -111,6 +111,7 @@ fn making() -> (Driver, EpochKey, [OpId; 2]) {
         match action {
             Action::PersistEpoch { op, key } => persist = Some((*op, *key)),
             Action::CreateRegions { op, .. } => create = Some(*op),
+            Action::MarkAttached { .. } => {}
             other => panic!("nothing else is done: {other:?}"),
         }
     }

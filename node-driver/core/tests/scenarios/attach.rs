@@ -524,7 +524,7 @@ fn a_draining_driver_refuses_attaches() {
 }
 
 #[test]
-// spec: X-2-8, X-2-19, X-2-56
+// spec: X-2-8, X-2-19, X-2-36, X-2-56
 fn a_socket_producer_gets_its_regions_as_descriptors_and_a_consumer_does_not() {
     let mut rig = Rig::new();
     rig.open(1);
@@ -534,10 +534,10 @@ fn a_socket_producer_gets_its_regions_as_descriptors_and_a_consumer_does_not() {
         rig,
         producer,
         [
+            "mark attached c1",
             "persist 10000/e1",
             "create 10000/e1",
             "c1 <- AttachResponse #70 Ok l1 on 10000/e1 +fds",
-            "mark attached c1",
             "refresh 10000/e1",
             "aeron+c1 <- Announce 10000/e1 producer 7",
         ]
@@ -547,8 +547,8 @@ fn a_socket_producer_gets_its_regions_as_descriptors_and_a_consumer_does_not() {
         rig,
         consumer,
         [
-            "c2 <- AttachResponse #80 Ok l2 on 10000/e1",
             "mark attached c2",
+            "c2 <- AttachResponse #80 Ok l2 on 10000/e1",
         ]
     );
 }

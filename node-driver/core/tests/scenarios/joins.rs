@@ -280,10 +280,10 @@ fn the_last_metadata_follows_the_attach_answer_of_a_socket_consumer() {
         rig,
         actions,
         [
+            "mark attached c2",
             "c2 <- AttachResponse #100 Ok l3 on 10000/e1",
             "c2 <- DataSourceAnnounce",
             "c2 <- DataSourceMeta",
-            "mark attached c2",
             "hold descriptors 10000",
         ]
     );

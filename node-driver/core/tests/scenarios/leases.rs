@@ -244,7 +244,8 @@ fn a_restarted_producer_does_not_meet_its_own_corpse() {
         connection: ConnectionId(1),
     });
     // Its successor attaches while the epoch that the close caused is still being made.
-    assert_eq!(rig.send_raw(socket(2), produce(8)), []);
+    let waits = rig.send_raw(socket(2), produce(8));
+    assert_eq!(rig.show(&waits), "mark attached c2");
     rig.raw(Event::EpochPersisted {
         op: persist_op(&closed),
     });
