@@ -44,7 +44,7 @@ pub const KEYS: &[Key] = &[
     key(
         "driver.state_dir",
         "beside the socket; in a cluster /run/tensorpool/state",
-        "Directory of the epoch journal and the instance lock. Created if missing.",
+        "Directory of the epoch journal and the instance lock. Created if missing. A new epoch waits until its number is written there, so a tmpfs suits it best: a busy disk may take seconds, and a warning says so.",
     ),
     key(
         "driver.media_driver",
