@@ -21,11 +21,11 @@ COPY . .
 # The driver, and examples for pods on Aeron, hold Aeron's C code. Its libraries are there for glibc only,
 # so these are linked with that, statically, and the operator with them: it compiles much of the same.
 # Examples for sockets need no C at all. Without a named processor Aeron would be built for that of the
-# machine that compiles.
+# machine that compiles. What binds Aeron is formatted as it is built, and not built without rustfmt.
 RUN machine="$(uname -m)" \
     && case "$machine" in x86_64) march=x86-64-v2;; aarch64) march=armv8-a;; esac \
     && glibc="$machine-unknown-linux-gnu" musl="$machine-unknown-linux-musl" \
-    && rustup target add "$musl" \
+    && rustup target add "$musl" && rustup component add rustfmt \
     && export RUSTERON_C_MARCH="$march" CARGO_PROFILE_RELEASE_DEBUG=0 \
     && with_glibc="-C target-feature=+crt-static -C link-arg=-l:libbsd.a -C link-arg=-l:libmd.a" \
     && RUSTFLAGS="$with_glibc" cargo build --locked --release --target "$glibc" \
