@@ -80,15 +80,16 @@ fn forced(world: &World, refusal: &str) -> Result<(), String> {
             return Err(format!("{pod} was not named"));
         }
     }
-    let left = "{range .items[?(@.spec.volumes[*].csi.driver==\"csi.tensorpool.io\")]}{.metadata.name} {end}";
-    // Those that ended by themselves before have none any more.
-    let not_ended = "--field-selector=status.phase!=Succeeded,status.phase!=Failed";
-    let left = format!("--output=jsonpath={left}");
-    let left = world.kubectl(&["get", "pods", "-A", not_ended, &left])?;
+    let of_each = "{range .items[?(@.spec.volumes[*].csi.driver==\"csi.tensorpool.io\")]}{.metadata.name},{.status.phase},{.metadata.deletionTimestamp} {end}";
+    let pods = format!("--output=jsonpath={of_each}");
+    let pods = world.kubectl(&["get", "pods", "-A", &pods])?;
+    // Those that ended by themselves before have no volume any more, and nobody deletes them.
+    let stayed = |pod: &&str| !pod.ends_with(",Succeeded,") && !pod.ends_with(",Failed,");
+    let left: Vec<&str> = pods.split_whitespace().filter(stayed).collect();
     if left.is_empty() {
         Ok(())
     } else {
-        Err(format!("pods with volumes are there: {left}"))
+        Err(format!("pods with volumes are there: {}", left.join(" ")))
     }
 }
 
